@@ -1,0 +1,73 @@
+"""The errors a user can mend, as one tree.
+
+    CapfiltError                 anything a user can mend; the CLI prints it in two lines and exits 2
+    ├── RecipeError              an unknown field, a value out of range, two fields that contradict
+    ├── SourceError              the input: missing, empty, of the wrong type, without the named column
+    ├── DestinationError         the output: not writable, made by another recipe, damaged
+    ├── ModelError               an unknown model, weights that do not fit their config
+    ├── DataError                a shard or file that cannot be read as what it says it is
+    ├── TrainingError            training that cannot start or go on: no samples, a loss that is not finite
+    └── EngineError              the machine or cluster cannot run the plan as asked
+
+A bad *row* is no exception: it is a :class:`capfilt.records.Drop` and is counted. This module knows
+nothing of how errors are shown; ``cli`` does that.
+"""
+
+from __future__ import annotations
+
+
+class CapfiltError(Exception):
+    """A mistake that a user can mend.
+
+    Args:
+        what: one sentence: what is wrong.
+        where: the file, field or address it concerns; empty if ``what`` says it.
+        mend: one sentence: what to do about it.
+    """
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        super().__init__(what, where, mend)
+        self.what = what
+        self.where = where
+        self.mend = mend
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        mend = f"\n{self.mend}" if self.mend else ""
+        return f"{place}{self.what}{mend}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross Ray's process boundary; the default reduce loses keyword-only arguments.
+        return _rebuild, (type(self), self.what, self.where, self.mend)
+
+
+def _rebuild(kind: type[CapfiltError], what: str, where: str, mend: str) -> CapfiltError:
+    return kind(what, where=where, mend=mend)
+
+
+class RecipeError(CapfiltError):
+    """An unknown recipe field, a value out of range, or two fields that contradict."""
+
+
+class SourceError(CapfiltError):
+    """An input that is missing, empty, of the wrong type, or lacks a named column."""
+
+
+class DestinationError(CapfiltError):
+    """An output that is not writable, is damaged, or was made by another recipe."""
+
+
+class ModelError(CapfiltError):
+    """An unknown model, or weights that do not fit their config."""
+
+
+class DataError(CapfiltError):
+    """A shard or file that cannot be read as what it says it is."""
+
+
+class TrainingError(CapfiltError):
+    """Training that cannot start or go on."""
+
+
+class EngineError(CapfiltError):
+    """A machine or cluster that cannot run the plan as asked."""
