@@ -1,0 +1,1 @@
+"""BLIP's multimodal mixture of encoder-decoder, in plain PyTorch."""

@@ -1,0 +1,80 @@
+"""The settings of the captioning-and-filtering stage, apart from it so that reading a recipe loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from capfilt.errors import RecipeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapFiltConfig:
+    """Which captioner and filter, how captions are decoded, and what is kept (paper, section 3.3)."""
+
+    captioner: str | None = "med-mini/captioner"
+    """A name of the catalogue or a model folder; null writes no synthetic captions."""
+    filter: str | None = "med-mini/filter"
+    """A name of the catalogue or a model folder; null scores nothing and keeps every caption."""
+    decoding: Literal["nucleus", "beam"] = "nucleus"
+    """How synthetic captions are written; the paper found nucleus sampling better."""
+    captions_per_image: int = 1
+    """Synthetic captions an image, 1 or more; the paper writes 1."""
+    top_p: float = 0.9
+    """Nucleus: probability mass that is sampled from, in (0, 1]."""
+    top_k: int = 0
+    """Nucleus: at most so many tokens; 0 sets no bound. (Released BLIP code inherits 50 from its library.)"""
+    num_beams: int = 3
+    """Beam: hypotheses kept, 1 or more."""
+    repetition_penalty: float = 1.1
+    """Divides the logits of tokens already written; 1 is off. Used by nucleus sampling only."""
+    max_length: int = 20
+    """Longest caption in tokens, the prompt's counted."""
+    min_length: int = 5
+    """Shortest caption in tokens, the prompt's counted."""
+    threshold: float = 0.5
+    """A text is kept when the filter's P(match) is at least this, in [0, 1]; the paper's rule is 0.5."""
+    skip_repeats: bool = True
+    """Whether a synthetic caption that repeats another caption of its image, cleaned, is left out."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of both models; it can change captions and scores a little."""
+    seed: int = 0
+    """Joined with each row's id to seed its sampling, so neither order nor workers change a caption."""
+    batch_size: int = 32
+    """Images a batch, 1 or more."""
+    device: str = "auto"
+    """``auto`` takes a GPU where there is one; else ``cpu``, ``cuda``, ``cuda:1``, ..."""
+    cpus: float = 1.0
+    """Logical CPUs of one worker, more than 0; the model's threads follow from it."""
+    gpus: float = 0.0
+    """GPUs of one worker; 0 runs on the CPU unless ``device`` says otherwise."""
+
+    def __post_init__(self) -> None:
+        _within("capfilt.captions_per_image", self.captions_per_image, 1, 64)
+        _within("capfilt.top_p", self.top_p, 1e-6, 1.0)
+        _within("capfilt.top_k", self.top_k, 0, 10**6)
+        _within("capfilt.num_beams", self.num_beams, 1, 64)
+        _within("capfilt.repetition_penalty", self.repetition_penalty, 1.0, 10.0)
+        _within("capfilt.max_length", self.max_length, 2, 512)
+        _within("capfilt.min_length", self.min_length, 0, self.max_length)
+        _within("capfilt.threshold", self.threshold, 0.0, 1.0)
+        _within("capfilt.batch_size", self.batch_size, 1, 4096)
+        _within("capfilt.cpus", self.cpus, 0.01, 1024)
+        _within("capfilt.gpus", self.gpus, 0.0, 64)
+        if self.captioner is None and self.filter is None:
+            raise RecipeError(
+                "captioner and filter are both null, so there is nothing to do",
+                where="capfilt.captioner",
+                mend="Name at least one of them.",
+            )
+        if self.decoding == "beam" and self.captions_per_image > self.num_beams:
+            raise RecipeError(
+                f"beam search with {self.num_beams} beams cannot give {self.captions_per_image} captions an image",
+                where="capfilt.captions_per_image",
+                mend="Raise num_beams, lower captions_per_image, or take decoding: nucleus.",
+            )
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise RecipeError(f"{value} is not within [{low:g}, {high:g}]", where=name, mend="Give a value in that range.")

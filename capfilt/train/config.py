@@ -1,0 +1,148 @@
+"""The settings of a training run. Loads no torch, so a recipe can be checked at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from capfilt.errors import RecipeError
+
+Task = Literal["pretrain", "captioner", "filter"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which shards, which of their captions, and how pictures are augmented."""
+
+    shards: tuple[str, ...] = ()
+    """Shards (tar or parquet), folders of shards or data sets written by ``capfilt bootstrap``, or globs."""
+    origins: tuple[Literal["web", "synthetic", "human"], ...] = ("web", "synthetic", "human")
+    """Captions of these origins are trained on."""
+    kept_only: bool = True
+    """Whether captions that the filter rejected are left out."""
+    min_itm: float = 0.0
+    """Scored captions below this P(match) are left out, in [0, 1]; 0 leaves the verdict of the run."""
+    min_scale: float = 0.2
+    """Smallest share of the picture's area that a random crop takes, in (0, 1]; paper code 0.2, finetuning 0.5."""
+    flip: bool = True
+    """Whether pictures are mirrored half of the time."""
+    rand_augment: bool = True
+    """Whether two random distortions (N=2, M=5, each with p=0.5) are applied."""
+    max_tokens: int = 30
+    """Longest text in tokens, special ones counted; pretraining 30, filter finetuning 35."""
+    shuffle_buffer: int = 2000
+    """Pairs held for shuffling, 1 or more."""
+    loaders: int = 0
+    """Processes that decode and augment; 0 does it in the training process."""
+
+    def __post_init__(self) -> None:
+        _within("data.min_itm", self.min_itm, 0.0, 1.0)
+        _within("data.min_scale", self.min_scale, 0.01, 1.0)
+        _within("data.max_tokens", self.max_tokens, 4, 512)
+        _within("data.shuffle_buffer", self.shuffle_buffer, 1, 10**7)
+        _within("data.loaders", self.loaders, 0, 256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW and its learning rate (paper, section 4.1)."""
+
+    lr: float = 3e-4
+    """Peak learning rate; the paper: 3e-4 (ViT-B), 2e-4 (ViT-L), finetuning 1e-5."""
+    min_lr: float = 1e-6
+    """Floor of the decay."""
+    warmup_lr: float = 1e-6
+    """Where the linear warm-up starts."""
+    warmup_steps: int = 3000
+    """Steps of warm-up; 0 starts at the peak."""
+    decay: Literal["step", "cosine"] = "step"
+    """``step`` multiplies by ``decay_rate`` each epoch (pretraining); ``cosine`` falls to the floor (finetuning)."""
+    decay_rate: float = 0.9
+    """Factor an epoch of ``step``, in (0, 1]."""
+    weight_decay: float = 0.05
+    """AdamW's decoupled weight decay, 0 or more."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 does not clip (as the paper's code)."""
+
+    def __post_init__(self) -> None:
+        _within("optim.lr", self.lr, 1e-9, 1.0)
+        _within("optim.min_lr", self.min_lr, 0.0, self.lr)
+        _within("optim.warmup_lr", self.warmup_lr, 0.0, self.lr)
+        _within("optim.warmup_steps", self.warmup_steps, 0, 10**9)
+        _within("optim.decay_rate", self.decay_rate, 1e-6, 1.0)
+        _within("optim.weight_decay", self.weight_decay, 0.0, 10.0)
+        _within("optim.clip", self.clip, 0.0, 1e6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """ITC, ITM and LM (paper, section 3.2)."""
+
+    queue_size: int = 57600
+    """Momentum features kept for ITC, 0 or more; need not divide by the batch."""
+    momentum: float = 0.995
+    """Of the momentum twin, in [0, 1)."""
+    alpha: float = 0.4
+    """Weight of the twin's soft targets, in [0, 1]."""
+    alpha_ramp_epochs: float = 2.0
+    """Epochs over which alpha rises from 0."""
+    label_smoothing: float = 0.1
+    """Of LM, in [0, 1)."""
+    mask_same_image: bool = True
+    """Whether two captions of one image in a batch count as a match; false is the paper's code to the letter."""
+
+    def __post_init__(self) -> None:
+        _within("objective.queue_size", self.queue_size, 0, 10**8)
+        _within("objective.momentum", self.momentum, 0.0, 0.999999)
+        _within("objective.alpha", self.alpha, 0.0, 1.0)
+        _within("objective.alpha_ramp_epochs", self.alpha_ramp_epochs, 0.0, 1e6)
+        _within("objective.label_smoothing", self.label_smoothing, 0.0, 0.999)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run, from scratch or from earlier weights."""
+
+    task: Task = "pretrain"
+    """``pretrain`` (ITC + ITM + LM), ``captioner`` (LM with prompt) or ``filter`` (ITC + ITM)."""
+    model: str = "med-mini"
+    """A name of the catalogue or a folder: its ``model.yaml`` is the architecture, its ``vocab.txt`` the words."""
+    init: str | None = None
+    """A name or folder whose weights are the start; null starts from random weights."""
+    out: str = "runs/train"
+    """Where the model, the checkpoints and the log go."""
+    epochs: int = 20
+    """Passes over the data, 1 or more."""
+    steps: int | None = None
+    """Stops after so many optimiser steps, if given; an epoch counts ``steps_per_epoch`` of them."""
+    batch_size: int = 128
+    """Pairs a step, 2 or more; the paper 2,880 (B)."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints, 1 or more."""
+    log_every: int = 10
+    """Steps between reports, 1 or more."""
+    seed: int = 0
+    """Of weights, order, augmentation and negatives."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16`` computes under autocast; weights stay float32."""
+    device: str = "auto"
+    """``auto`` takes a GPU where there is one."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """What is trained on."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """How it is trained."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What is minimised."""
+
+    def __post_init__(self) -> None:
+        _within("epochs", self.epochs, 1, 10**6)
+        _within("batch_size", self.batch_size, 2, 10**6)
+        _within("checkpoint_every", self.checkpoint_every, 1, 10**9)
+        _within("log_every", self.log_every, 1, 10**9)
+        if self.steps is not None:
+            _within("steps", self.steps, 1, 10**9)
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise RecipeError(f"{value} is not within [{low:g}, {high:g}]", where=name, mend="Give a value in that range.")
