@@ -1,0 +1,191 @@
+"""Samples out of shards: ours (tar or Parquet) and anybody's WebDataset tars, as a stream.
+
+A stranger's shard is as hostile as the web: nothing is unpacked, unpickled or run, members are bounded, and what
+cannot be read is counted. Knows the formats; decodes no image.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from capfilt.archive import Group, OnBad, groups, members
+from capfilt.errors import CapfiltError, DataError
+from capfilt.records import CAPTION, Caption, Origin, web_caption
+from capfilt.shards.sample import Sample
+from capfilt.storage import open_read
+
+__all__ = ["Sample", "samples"]
+
+_IMAGES = ("jpg", "jpeg", "png", "webp")
+_TEXT_BYTES = 1 << 20
+_BATCH_ROWS = 64
+_META = ("id", "url", "width", "height", "sha256")
+
+
+def samples(
+    urls: Sequence[str],
+    *,
+    origin: str = Origin.WEB,
+    on_bad: OnBad | None = None,
+    max_image_bytes: int = 64 << 20,
+) -> Iterator[Sample]:
+    """The samples of shards, in order, in memory of a few samples.
+
+    Args:
+        urls: files ending in ``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.zst`` or ``.parquet``; local or fsspec URLs.
+        origin: whose captions those of plain (image and text) tars are; nobody rejected them, so they are kept.
+        on_bad: told (``url`` or ``url#member``, reason) of what is passed over: a bad member, a sample without
+            image or text, the rest of a damaged file. None: the first such thing is an error.
+        max_image_bytes: a larger image is bad; at least 1.
+
+    Yields:
+        Samples with at least one caption; ``meta`` of our own shards has id, url, width, height, sha256.
+
+    Raises:
+        DataError: something is bad and ``on_bad`` is None, or a file is neither a tar nor Parquet by name.
+        SourceError: a file is not there and ``on_bad`` is None.
+    """
+    origin = str(Origin(origin))
+    for url in urls:
+        name = url.lower()
+        if name.endswith(".parquet"):
+            read = _parquet(url, on_bad or _refuse)
+        elif name.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst")):
+            read = _tar(url, origin, on_bad or _refuse, max_image_bytes)
+        else:
+            raise DataError("a shard is a .tar or .parquet file", where=url, mend="Name shards only.")
+        yield from _guarded(url, read, on_bad)
+
+
+def _guarded(url: str, read: Iterator[Sample], on_bad: OnBad | None) -> Iterator[Sample]:
+    try:
+        yield from read
+    except (CapfiltError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        if on_bad is None:
+            if isinstance(error, CapfiltError) and error.where:
+                raise
+            what = error.what if isinstance(error, CapfiltError) else str(error)
+            raise DataError(what, where=url, mend="Make this shard again, or leave it out.") from error
+        on_bad(url, error.what if isinstance(error, CapfiltError) else str(error))
+
+
+def _refuse(name: str, reason: str) -> None:
+    raise DataError(reason, where=name, mend="Make this shard again, or leave it out.")
+
+
+def _tar(url: str, origin: str, on_bad: OnBad, max_image_bytes: int) -> Iterator[Sample]:
+    def bad(name: str, reason: str) -> None:
+        on_bad(f"{url}#{name}" if name else url, reason)
+
+    limits = {**dict.fromkeys(_IMAGES, max_image_bytes), "txt": _TEXT_BYTES, "json": _TEXT_BYTES}
+    with open_read(url, decompress=True) as file:
+        for group in groups(members(file, limits, bad), bad):
+            sample = _of_group(group, origin)
+            if isinstance(sample, str):
+                bad(group.key, sample)
+            else:
+                yield sample
+
+
+def _of_group(group: Group, origin: str) -> Sample | str:
+    image = next((group.members[kind] for kind in _IMAGES if kind in group.members), None)
+    if not image:
+        return "no image of a known extension"
+    meta = _json(group.members["json"]) if "json" in group.members else {}
+    if meta is None:
+        return "its .json is not a JSON object"
+    captions = _captions(meta.get("captions"))
+    if captions is not None:
+        meta.pop("captions")
+    else:
+        text = _plain_text(group.members.get("txt"), meta)
+        if not text:
+            return "no caption: neither .txt nor a caption in .json"
+        captions = [{**web_caption(text, origin), "kept": True}]
+    return Sample(group.key, image, captions, meta)
+
+
+def _plain_text(data: bytes | None, meta: Mapping[str, Any]) -> str:
+    if data is not None:
+        return data.decode("utf-8", "replace").strip()
+    caption = meta.get("caption")
+    return _sound(caption).strip() if isinstance(caption, str) else ""
+
+
+def _json(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _captions(value: Any) -> list[Caption] | None:
+    """Our own captions if that is what they are; a stranger's field of this name may be anything."""
+    if not isinstance(value, list):
+        return None
+    captions = [_caption(item) for item in value]
+    return None if None in captions or not captions else cast("list[Caption]", captions)
+
+
+def _caption(item: Any) -> Caption | None:
+    if (
+        not isinstance(item, dict)
+        or not isinstance(item.get("text"), str)
+        or not isinstance(item.get("kept"), bool)
+    ):
+        return None
+    if item.get("origin") not in set(Origin):
+        return None
+    return Caption(
+        text=_sound(item["text"]),
+        origin=item["origin"],
+        itm=_score(item.get("itm")),
+        itc=_score(item.get("itc")),
+        kept=item["kept"],
+    )
+
+
+def _sound(text: str) -> str:
+    # JSON may spell lone surrogates, which no UTF-8 column can hold.
+    return text.encode("utf-8", "replace").decode()
+
+
+def _score(value: Any) -> float | None:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return float(value) if value in (0, 1) else None
+
+
+def _parquet(url: str, on_bad: OnBad) -> Iterator[Sample]:
+    with open_read(url) as file:
+        shard = pq.ParquetFile(file)
+        missing = {"key", "image", "captions"} - set(shard.schema_arrow.names)
+        if missing:
+            raise DataError(f"not a shard: it has no column {', '.join(sorted(missing))}", where=url)
+        for batch in shard.iter_batches(batch_size=_BATCH_ROWS):
+            table = pa.Table.from_batches([batch])
+            captions = table.column("captions").cast(pa.list_(CAPTION)).to_pylist()
+            images = _image_bytes(table.column("image"), url).to_pylist()
+            known = [name for name in _META if name in table.column_names]
+            for at, row in enumerate(table.select(["key", *known]).to_pylist()):
+                if not images[at]:
+                    on_bad(f"{url}#{row['key']}", "no image bytes")
+                    continue
+                yield Sample(str(row.pop("key")), images[at], captions[at], row)
+
+
+def _image_bytes(column: pa.ChunkedArray, url: str) -> pa.ChunkedArray:
+    if pa.types.is_struct(column.type):
+        column = pc.struct_field(column, "bytes")
+    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        raise DataError("not a shard: its column image holds no bytes", where=url)
+    return column

@@ -1,0 +1,34 @@
+"""One sample of a shard: a picture, its captions and what is known of it; shared by writers and readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from capfilt.records import Caption
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture with its captions."""
+
+    key: str
+    """Unique in the data set; no dots."""
+    image: bytes
+    """Encoded JPEG, PNG or WebP."""
+    captions: list[Caption]
+    """Kept and rejected, in the record's order."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """``id``, ``url``, ``width``, ``height``, ``sha256`` in our shards; whatever the JSON says in a stranger's."""
+
+
+def key_of(part: int, row: int) -> str:
+    """The sample's key: its place in the plan; the hyphen keeps (1, 23) and (12, 3) apart at any width."""
+    return f"{part:05d}-{row:07d}"
+
+
+def best_caption(captions: Iterable[Caption]) -> Caption | None:
+    """The kept caption of the highest ITM score, the first of equals; one not scored counts as lowest. Or None."""
+    kept = [caption for caption in captions if caption["kept"]]
+    return max(kept, key=lambda c: -1.0 if c["itm"] is None else c["itm"], default=None)

@@ -1,0 +1,386 @@
+"""Files: a folder anywhere fsspec reaches, written so that a name is either whole or absent.
+
+Local writes go to a hidden temporary beside the target, are flushed to the disk and renamed; an object store
+gets one put. So a reader never sees half a file, and two writers of the same bytes do not disturb each other.
+Knows bytes, names and JSON; knows no rows, no formats and no credentials (fsspec's usual chain finds those).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import pyarrow as pa
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from capfilt.errors import DestinationError, SourceError
+
+_CHUNK = 1 << 20
+_SPOOL_BYTES = 64 << 20
+
+
+class Store:
+    """A folder on any fsspec filesystem: a local path, ``file://``, ``s3://``, ``memory://``, ...
+
+    Args:
+        url: the folder; it need not exist. A relative local path is made absolute, since workers stand elsewhere.
+
+    Raises:
+        DestinationError: no filesystem is known for the URL's scheme.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._fs, root = _filesystem(url, DestinationError)
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+        self._root = str(Path(root).absolute()) if self.is_local else root.rstrip("/")
+        self.url = self._root if self.is_local else str(self._fs.unstrip_protocol(self._root))
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Store, (self.url,)
+
+    def path(self, name: str) -> str:
+        """Full path (local) or URL of a name inside the folder, with forward slashes.
+
+        Raises:
+            DestinationError: the name is empty, absolute or climbs out of the folder.
+        """
+        return f"{self.url}/{_inside(name)}"
+
+    def exists(self, name: str) -> bool:
+        """Whether a file or folder of this name is there."""
+        self._forget()
+        return bool(self._fs.exists(self._full(name)))
+
+    def names(self, folder: str = "") -> list[str]:
+        """Sorted names of the files directly in a folder (``""`` is the store itself); ``[]`` if it is absent.
+
+        Hidden names, which include the temporaries of unfinished writes, are left out.
+        """
+        self._forget()
+        try:
+            entries = self._fs.ls(self._full(folder) if folder else self._root, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"]
+        return sorted(name for name in names if name and not name.startswith("."))
+
+    def entries(self) -> list[str]:
+        """Sorted names of everything directly in the store: files, folders and hidden ones."""
+        self._forget()
+        try:
+            entries = self._fs.ls(self._root, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for entry in entries if (name := PurePosixPath(entry["name"].rstrip("/")).name))
+
+    def read(self, name: str) -> bytes:
+        """The whole file.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        return bytes(self._fs.cat_file(self._full(name)))
+
+    def write(self, name: str, data: bytes) -> str:
+        """Writes a whole file atomically, replacing what was there; returns the sha256 of ``data`` in hex.
+
+        Raises:
+            DestinationError: the local disk refuses (rights, space, a file where a folder is needed).
+        """
+        if self.is_local:
+            with self._local_file(name) as file, _told(Path(self._full(name))):
+                file.write(data)
+        else:
+            self._fs.pipe_file(self._full(name), data)
+        return hashlib.sha256(data).hexdigest()
+
+    @contextmanager
+    def write_file(self, name: str) -> Iterator[BinaryIO]:
+        """A stream that becomes the file when the block ends; nothing appears if the block raises.
+
+        Raises:
+            DestinationError: as :meth:`write`.
+        """
+        with self._local_file(name) if self.is_local else self._remote_file(name) as file:
+            yield file
+
+    def read_json(self, name: str) -> Any:
+        """The JSON value in a file.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            DestinationError: it is not JSON.
+        """
+        try:
+            return json.loads(self.read(name))
+        except (ValueError, RecursionError) as error:
+            raise DestinationError(
+                f"not JSON: {error}",
+                where=self.path(name),
+                mend="Remove this file if it was damaged, and run again.",
+            ) from error
+
+    def write_json(self, name: str, obj: Any) -> str:
+        """Writes JSON with sorted keys, one space of indent and a last newline; returns its sha256 in hex.
+
+        Raises:
+            DestinationError: as :meth:`write`.
+            ValueError: a number is not finite.
+        """
+        text = json.dumps(obj, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+        return self.write(name, f"{text}\n".encode())
+
+    def remove(self, name: str) -> None:
+        """Removes one file; nothing happens if it is absent."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._full(name))
+
+    def check_writable(self) -> None:
+        """Tries whether the folder can be written, and leaves no trace; the folder itself is not created.
+
+        Raises:
+            DestinationError: it cannot; the mend says what to do.
+        """
+        if self.is_local:
+            _check_local(Path(self._root))
+            return
+        probe = self._full(f".capfilt-{secrets.token_hex(8)}")
+        try:
+            self._fs.pipe_file(probe, b"capfilt")
+            self._fs.rm_file(probe)
+        except Exception as error:  # a remote service: its client may raise anything
+            raise DestinationError(
+                f"cannot be written: {type(error).__name__}: {error}",
+                where=self.url,
+                mend="Check that the bucket exists and that your credentials may write and delete there.",
+            ) from error
+
+    def _full(self, name: str) -> str:
+        return f"{self._root}/{_inside(name)}"
+
+    def _forget(self) -> None:
+        # Object stores cache listings; other workers write behind this one's back.
+        self._fs.invalidate_cache()
+
+    @contextmanager
+    def _local_file(self, name: str) -> Iterator[BinaryIO]:
+        target = Path(self._full(name))
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+        with _told(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = temporary.open("xb")
+        try:
+            with file:
+                yield cast("BinaryIO", file)
+                with _told(target):
+                    file.flush()
+                    os.fsync(file.fileno())
+            with _told(target):
+                temporary.replace(target)
+                _sync_folder(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _remote_file(self, name: str) -> Iterator[BinaryIO]:
+        with tempfile.TemporaryDirectory(prefix="capfilt-") as folder:
+            local = Path(folder, "file")
+            with local.open("wb") as file:
+                yield cast("BinaryIO", file)
+            if local.stat().st_size <= _SPOOL_BYTES:
+                self._fs.pipe_file(self._full(name), local.read_bytes())
+            else:
+                self._fs.put_file(str(local), self._full(name))
+
+
+def open_read(url: str, *, decompress: bool = False) -> BinaryIO:
+    """Opens a file for reading as a stream of bytes.
+
+    Args:
+        url: a local path or any URL fsspec knows.
+        decompress: whether a name ending in ``.gz``, ``.tgz`` or ``.zst`` is read decompressed.
+
+    Raises:
+        SourceError: it is not there, is a folder, or may not be read.
+    """
+    fs, path = _filesystem(url, SourceError)
+    try:
+        raw = cast("BinaryIO", fs.open(path, "rb"))
+    except FileNotFoundError as error:
+        raise SourceError("there is no such file", where=url, mend="Check the path.") from error
+    except OSError as error:
+        raise SourceError(
+            f"cannot be read: {error.strerror or error}", where=url, mend="Check the path and its rights."
+        ) from error
+    suffix = PurePosixPath(path).suffix.lower()
+    if decompress and suffix in {".gz", ".tgz"}:
+        return cast("BinaryIO", gzip.GzipFile(fileobj=raw, mode="rb"))
+    if decompress and suffix == ".zst":
+        return cast("BinaryIO", pa.CompressedInputStream(raw, "zstd"))
+    return raw
+
+
+def expand(url: str) -> list[str]:
+    """The files behind one file, a folder (and its folders) or a glob, as sorted paths or URLs.
+
+    Hidden files and those starting with ``_`` (``_SUCCESS``) are left out of folders.
+
+    Raises:
+        SourceError: nothing is there.
+    """
+    fs, path = _filesystem(url, SourceError)
+    # A file whose name holds glob characters is that file.
+    if fs.isfile(path):
+        found = [path]
+    elif fs.isdir(path):
+        found = [name for name in fs.find(path) if not _private(name, path)]
+    elif any(char in path for char in "*?["):
+        found = [name for name in fs.glob(path) if fs.isfile(name)]
+    else:
+        raise SourceError("there is no such file or folder", where=url, mend="Check the path.")
+    if not found:
+        raise SourceError("no files are there", where=url, mend="Check the folder or the pattern.")
+    if isinstance(fs, LocalFileSystem):
+        return sorted(str(Path(name).absolute()) for name in found)
+    return sorted(str(fs.unstrip_protocol(name)) for name in found)
+
+
+def is_folder(url: str) -> bool:
+    """Whether the URL is a folder that exists.
+
+    Raises:
+        SourceError: no filesystem is known for the URL's scheme.
+    """
+    fs, path = _filesystem(url, SourceError)
+    return bool(fs.isdir(path))
+
+
+def size_of(url: str) -> int | None:
+    """The file's size in bytes; None where the filesystem does not say.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    fs, path = _filesystem(url, SourceError)
+    size = fs.info(path).get("size")
+    return None if size is None else int(size)
+
+
+def is_local(url: str) -> bool:
+    """Whether the URL is a path on this machine."""
+    return isinstance(_filesystem(url, SourceError)[0], LocalFileSystem)
+
+
+def sha256_file(url: str) -> str:
+    """The sha256 of a file's bytes in hex, streamed.
+
+    Raises:
+        SourceError: as :func:`open_read`.
+    """
+    digest = hashlib.sha256()
+    with open_read(url) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def identity(url: str) -> str:
+    """A hex digest that changes when the file's content does.
+
+    The sha256 of a local file; of a remote one, that of the store's own word for this content (etag, version,
+    time and size), so that nothing is downloaded to plan.
+
+    Raises:
+        SourceError: as :func:`open_read`.
+    """
+    fs, path = _filesystem(url, SourceError)
+    if isinstance(fs, LocalFileSystem):
+        return sha256_file(url)
+    info = fs.info(path)
+    told = [str(info[key]) for key in ("ETag", "etag", "VersionId", "size", "mtime", "created") if info.get(key)]
+    return hashlib.sha256("\n".join([*told, str(fs.ukey(path))]).encode()).hexdigest()
+
+
+def _filesystem(
+    url: str, kind: type[DestinationError] | type[SourceError]
+) -> tuple[fsspec.AbstractFileSystem, str]:
+    if not url or "\0" in url:
+        raise kind("an empty path", mend="Name a file or folder.")
+    try:
+        fs, path = url_to_fs(str(Path(url).expanduser()) if "://" not in url else url)
+    except (ValueError, ImportError) as error:
+        raise kind(
+            f"no filesystem for this address: {error}",
+            where=url,
+            mend="Use a local path, s3:// or another fsspec URL.",
+        ) from error
+    return fs, str(path)
+
+
+def _inside(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+        raise DestinationError(
+            f"{name!r} is not a name inside the folder", mend="Names are relative, without '..'."
+        )
+    return "/".join(parts)
+
+
+def _private(name: str, root: str) -> bool:
+    relative = name.removeprefix(root).strip("/")
+    return any(piece.startswith((".", "_")) for piece in relative.split("/"))
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DestinationError(
+            f"cannot be written: {error.strerror or error}",
+            where=str(target),
+            mend="Check the rights and the free space there, or choose another folder.",
+        ) from error
+
+
+def _check_local(root: Path) -> None:
+    standing = root
+    while not standing.exists() and standing != standing.parent:
+        standing = standing.parent
+    where = str(root)
+    if not standing.is_dir():
+        raise DestinationError(
+            f"{standing} is a file, not a folder", where=where, mend="Choose another folder for the output."
+        )
+    try:
+        with tempfile.NamedTemporaryFile(dir=standing, prefix=".capfilt-") as file:
+            file.write(b"capfilt")
+            file.flush()
+    except OSError as error:
+        raise DestinationError(
+            f"cannot be written: {error.strerror or error}",
+            where=where,
+            mend=f"Give yourself rights (and space) in {standing}, or choose another folder.",
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself must survive a power cut, or a marker could outlive the files it vouches for.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
