@@ -1,0 +1,90 @@
+"""The captioner: pictures in, synthetic captions out (paper, section 3.3).
+
+Knows the MED and decoding; knows no records, files or thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from PIL import Image
+
+from capfilt.captions import clean
+from capfilt.errors import ModelError
+from capfilt.med.decoding import Limits, Nucleus, beam, nucleus
+from capfilt.med.model import MED
+from capfilt.med.pixels import batch_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """How captions are written. Fields as in ``decoding``; lengths count the prompt."""
+
+    beams: int | None = None
+    """Beam search with so many hypotheses; None samples from the nucleus."""
+    top_p: float = 0.9
+    top_k: int = 0
+    repetition_penalty: float = 1.1
+    max_length: int = 20
+    min_length: int = 5
+
+
+class Captioner:
+    """Writes captions with a MED's image-grounded decoder.
+
+    Args:
+        model: in eval mode, on its device, in its precision.
+        writing: how.
+
+    Raises:
+        ModelError: the prompt leaves no room for a caption.
+    """
+
+    def __init__(self, model: MED, writing: Writing) -> None:
+        self.model, self.writing = model, writing
+        tokenizer = model.tokenizer
+        self._prompt = [tokenizer.dec, *tokenizer.pieces(clean(model.config.prompt))]
+        if len(self._prompt) >= writing.max_length or writing.max_length > model.config.text.max_positions:
+            raise ModelError(
+                f"captions of {writing.max_length} tokens do not fit: the prompt takes {len(self._prompt)}, "
+                f"the model has {model.config.text.max_positions} positions",
+                where="max_length",
+                mend="Change max_length.",
+            )
+        self._limits = Limits(
+            max_length=writing.max_length,
+            min_length=writing.min_length,
+            end=tokenizer.sep,
+            forbidden=tuple(sorted(tokenizer.special - {tokenizer.sep})),
+        )
+
+    @classmethod
+    def load(cls, folder: Path, writing: Writing, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+        """A captioner from a model folder."""
+        return cls(MED.load(folder, device=device, dtype=dtype), writing)
+
+    @torch.inference_mode()
+    def write(self, pictures: Sequence[Image.Image], seeds: Sequence[Sequence[int]]) -> list[list[str]]:
+        """K captions for each of B pictures.
+
+        Args:
+            pictures: RGB, any size.
+            seeds: for each picture K seeds in [0, 2**128); beam search takes only their number.
+
+        Returns:
+            B lists of K captions, cleaned, without the prompt; one may be empty.
+        """
+        model, how = self.model, self.writing
+        dtype = model.itm_head.weight.dtype
+        pixels = batch_of(pictures, model.config.vision.image_size).to(model.device, dtype)
+        image_BNV = model.encode_image(pixels)
+        if how.beams is None:
+            sampling = Nucleus(top_p=how.top_p, top_k=how.top_k, repetition_penalty=how.repetition_penalty)
+            ids = nucleus(model.text, image_BNV, self._prompt, seeds, sampling, self._limits)
+        else:
+            ids = beam(model.text, image_BNV, self._prompt, how.beams, len(seeds[0]), self._limits)
+        return [[model.tokenizer.text(row).strip() for row in rows] for rows in ids]

@@ -1,0 +1,236 @@
+"""Writing captions: nucleus sampling and beam search over the decoder with its cache.
+
+Shapes: B images, K captions an image, R rows = B * K (or B * beams), L tokens, W words.
+
+Lengths count the prompt's tokens and [DEC], as BLIP counts them. Every draw comes from the row's own
+seed, so neither the batch, its order nor the number of workers changes a caption. Knows no text: ids in, ids out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from capfilt.med.text import LayerCache, TextStack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What every caption must obey."""
+
+    max_length: int
+    """Tokens at most, prompt counted."""
+    min_length: int
+    """Tokens at least, prompt counted; [SEP] is not drawn before."""
+    end: int
+    """Id that ends a caption ([SEP])."""
+    forbidden: tuple[int, ...] = ()
+    """Ids that are never drawn: the other special tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nucleus:
+    """Nucleus sampling (Holtzman et al. 2020; paper, section 4.2)."""
+
+    top_p: float = 0.9
+    """Probability mass, in (0, 1]."""
+    top_k: int = 0
+    """At most so many tokens, applied before ``top_p``; 0 sets no bound."""
+    repetition_penalty: float = 1.1
+    """Divides positive and multiplies negative logits of tokens already there; 1 is off."""
+
+
+def uniforms(seed: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """``count`` numbers in [0, 1) from a counter-based generator keyed by ``seed`` (0 <= seed < 2**128)."""
+    return np.random.Generator(np.random.Philox(key=seed)).random(count)
+
+
+def penalise_repeats(logits_RW: Tensor, ids_RL: Tensor, penalty: float) -> Tensor:
+    """Logits with every token of ``ids_RL`` made less likely (Keskar et al. 2019, equation 2)."""
+    if penalty == 1.0:
+        return logits_RW
+    there = logits_RW.gather(1, ids_RL)
+    return logits_RW.scatter(1, ids_RL, torch.where(there < 0, there * penalty, there / penalty))
+
+
+def forbid(logits_RW: Tensor, limits: Limits, length: int) -> Tensor:
+    """Logits with forbidden tokens, and the end where the text is still too short, at minus infinity."""
+    barred = list(limits.forbidden) + ([limits.end] if length < limits.min_length else [])
+    if not barred:
+        return logits_RW
+    return logits_RW.index_fill(1, torch.tensor(barred, device=logits_RW.device), float("-inf"))
+
+
+def draw(logits_RW: Tensor, uniform_R: Tensor, *, top_p: float, top_k: int = 0) -> Tensor:
+    """One token a row from the smallest set of likeliest tokens whose mass reaches ``top_p``, renormalised.
+
+    Args:
+        logits_RW: float32.
+        uniform_R: float64 in [0, 1), one for each row: the draw is the inverse of the cumulative mass there.
+        top_p: in (0, 1]. top_k: tokens at most, 0 for no bound.
+
+    Returns:
+        int64 (R,).
+    """
+    values, order = torch.sort(logits_RW, dim=-1, descending=True, stable=True)
+    if top_k:
+        values, order = values[:, :top_k], order[:, :top_k]
+    mass = torch.softmax(values.double(), dim=-1)
+    cumulated = mass.cumsum(-1)
+    inside = cumulated - mass < top_p
+    total = (mass * inside).sum(-1)
+    place = torch.searchsorted(cumulated, (uniform_R * total)[:, None], right=True)[:, 0]
+    # Rounding may put the last draw one past the set.
+    place = torch.minimum(place, inside.sum(-1) - 1)
+    return order.gather(1, place[:, None])[:, 0]
+
+
+def nucleus(
+    text: TextStack,
+    image_BNV: Tensor,
+    prompt_L: Sequence[int],
+    seeds: Sequence[Sequence[int]],
+    how: Nucleus,
+    limits: Limits,
+) -> list[list[list[int]]]:
+    """K captions an image by nucleus sampling.
+
+    Args:
+        image_BNV: image tokens.
+        prompt_L: [DEC] and the prompt's ids.
+        seeds: B lists of K seeds, each in [0, 2**128).
+
+    Returns:
+        For each image K lists of ids, prompt and end left out.
+    """
+    repeat, start = len(seeds[0]), len(prompt_L)
+    flat = [seed for row in seeds for seed in row]
+    steps = limits.max_length - start
+    uniform_RS = torch.from_numpy(np.stack([uniforms(seed, max(steps, 1)) for seed in flat])).to(image_BNV.device)
+    ids_RL = torch.tensor([list(prompt_L)] * len(flat), device=image_BNV.device)
+    caches = text.start_cache(image_BNV, repeat=repeat, max_length=limits.max_length)
+    done_R = torch.zeros(len(flat), dtype=torch.bool, device=image_BNV.device)
+    fresh = ids_RL
+    for step in range(steps):
+        logits_RW = text.write_step(fresh, caches, ids_RL.shape[1] - fresh.shape[1]).float()
+        logits_RW = penalise_repeats(logits_RW, ids_RL, how.repetition_penalty)
+        logits_RW = forbid(logits_RW, limits, ids_RL.shape[1])
+        drawn_R = draw(logits_RW, uniform_RS[:, step], top_p=how.top_p, top_k=how.top_k)
+        drawn_R = torch.where(done_R, limits.end, drawn_R)
+        done_R |= drawn_R == limits.end
+        fresh = drawn_R[:, None]
+        ids_RL = torch.cat([ids_RL, fresh], dim=1)
+        if bool(done_R.all()):
+            break
+    rows = [_cut(row[start:], limits.end) for row in ids_RL.tolist()]
+    return [rows[i : i + repeat] for i in range(0, len(rows), repeat)]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    score: float
+    ids: tuple[int, ...]
+
+
+def beam(
+    text: TextStack, image_BNV: Tensor, prompt_L: Sequence[int], beams: int, keep: int, limits: Limits
+) -> list[list[list[int]]]:
+    """The ``keep`` best captions an image by beam search.
+
+    Scores are summed log-probabilities over the number of tokens written (length penalty 1); a search
+    ends when no open beam can still beat the ``beams`` best that have ended.
+
+    Args:
+        image_BNV: image tokens.
+        prompt_L: [DEC] and the prompt's ids.
+        beams: hypotheses kept, 1 or more. keep: captions given, at most ``beams``.
+
+    Returns:
+        For each image ``keep`` lists of ids, best first, prompt and end left out.
+    """
+    images, start, device = image_BNV.shape[0], len(prompt_L), image_BNV.device
+    caches = text.start_cache(image_BNV, repeat=beams, max_length=limits.max_length)
+    ids_RL = torch.tensor([list(prompt_L)] * (images * beams), device=device)
+    # Only the first beam of an image counts at first, or all beams would be the same.
+    score_BK = torch.full((images, beams), float("-inf"), device=device)
+    score_BK[:, 0] = 0.0
+    ended: list[list[_Ended]] = [[] for _ in range(images)]
+    finished = [False] * images
+    fresh = ids_RL
+    while ids_RL.shape[1] < limits.max_length and not all(finished):
+        logits_RW = text.write_step(fresh, caches, ids_RL.shape[1] - fresh.shape[1]).float()
+        log_RW = forbid(logits_RW.log_softmax(-1), limits, ids_RL.shape[1])
+        total_BX = (score_BK.view(-1, 1) + log_RW).view(images, -1)
+        best = total_BX.topk(2 * beams, dim=1)
+        origin, token, score_BK = _advance(best, log_RW.shape[1], ids_RL, ended, finished, beams, start, limits)
+        rows = (origin + torch.arange(images, device=device)[:, None] * beams).view(-1)
+        ids_RL = torch.cat([ids_RL[rows], token.view(-1, 1)], dim=1)
+        fresh = ids_RL[:, -1:]
+        _reorder(caches, rows)
+    for image in range(images):
+        if not finished[image]:
+            for k in range(beams):
+                row = ids_RL[image * beams + k].tolist()
+                _add(ended[image], float(score_BK[image, k]) / max(len(row) - start, 1), row, beams)
+    return [
+        [_cut(list(e.ids)[start:], limits.end) for e in sorted(rows_, key=lambda e: -e.score)[:keep]] for rows_ in ended
+    ]
+
+
+def _advance(
+    best: torch.return_types.topk,
+    words: int,
+    ids_RL: Tensor,
+    ended: list[list[_Ended]],
+    finished: list[bool],
+    beams: int,
+    start: int,
+    limits: Limits,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort candidates into ended captions and the beams that go on."""
+    scores, places = best.values.tolist(), best.indices.tolist()
+    origins, tokens, totals = [], [], []
+    written = ids_RL.shape[1] + 1 - start
+    for image, (row_scores, row_places) in enumerate(zip(scores, places, strict=True)):
+        open_: list[tuple[int, int, float]] = []
+        for rank, (score, place) in enumerate(zip(row_scores, row_places, strict=True)):
+            origin, token = divmod(place, words)
+            if token == limits.end:
+                # Only an end among the best counts; a worse one would push out a better open beam.
+                if rank < beams and not finished[image]:
+                    row = ids_RL[image * beams + origin].tolist()
+                    _add(ended[image], score / written, row, beams)
+            elif len(open_) < beams:
+                open_.append((origin, token, score))
+        if len(ended[image]) >= beams and row_scores[0] / written <= min(e.score for e in ended[image]):
+            finished[image] = True
+        origins.append([o[0] for o in open_])
+        tokens.append([o[1] for o in open_])
+        totals.append([o[2] for o in open_])
+    device = ids_RL.device
+    return (
+        torch.tensor(origins, device=device),
+        torch.tensor(tokens, device=device),
+        torch.tensor(totals, device=device),
+    )
+
+
+def _add(ended: list[_Ended], score: float, ids: list[int], beams: int) -> None:
+    ended.append(_Ended(score, tuple(ids)))
+    if len(ended) > beams:
+        ended.remove(min(ended, key=lambda e: e.score))
+
+
+def _reorder(caches: list[LayerCache], rows: Tensor) -> None:
+    """Each beam takes the past of the beam it came from; images stay, since beams never change image."""
+    for cache in caches:
+        cache.keys = cache.keys[rows]
+        cache.values = cache.values[rows]
+
+
+def _cut(ids: list[int], end: int) -> list[int]:
+    return ids[: ids.index(end)] if end in ids else ids

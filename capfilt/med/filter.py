@@ -1,0 +1,69 @@
+"""The filter: how well texts match a picture, by ITM and by ITC (paper, section 3.3).
+
+Knows the MED; knows no records and no thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from PIL import Image
+
+from capfilt.captions import clean
+from capfilt.med.model import MED
+from capfilt.med.pixels import batch_of
+
+MAX_TOKENS = 35
+"""Longest text the filter reads, special tokens counted (BLIP.md: filter finetuning)."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """``itm``: P(match) in [0, 1]. ``itc``: cosine in [-1, 1]."""
+
+    itm: float
+    itc: float
+
+
+class Filter:
+    """Scores texts with a MED's image-grounded encoder.
+
+    Args:
+        model: in eval mode, on its device, in its precision.
+    """
+
+    def __init__(self, model: MED) -> None:
+        self.model = model
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+        """A filter from a model folder."""
+        return cls(MED.load(folder, device=device, dtype=dtype))
+
+    @torch.inference_mode()
+    def score(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
+        """Scores of every text against its picture; each picture is encoded once.
+
+        Args:
+            pictures: B, RGB, any size.
+            texts: for each picture any number of texts, as people wrote them.
+
+        Returns:
+            As ``texts``, a score for each.
+        """
+        model = self.model
+        flat = [clean(text) for row in texts for text in row]
+        if not flat:
+            return [[] for _ in texts]
+        dtype = model.itm_head.weight.dtype
+        image_BNV = model.encode_image(batch_of(pictures, model.config.vision.image_size).to(model.device, dtype))
+        owner = torch.tensor([i for i, row in enumerate(texts) for _ in row], device=model.device)
+        tokens = model.tokenizer(flat, max_tokens=MAX_TOKENS).to(model.device)
+        itm = model.match(image_BNV[owner], tokens).float().softmax(-1)[:, 1]
+        itc = (model.embed_image(image_BNV)[owner].float() * model.embed_text(tokens).float()).sum(-1)
+        scores = iter(zip(itm.tolist(), itc.clamp(-1, 1).tolist(), strict=True))
+        return [[Score(*next(scores)) for _ in row] for row in texts]

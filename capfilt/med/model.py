@@ -1,0 +1,184 @@
+"""The MED: image encoder, text stack and the four heads (paper, section 3.1 and Figure 2).
+
+Shapes: B batch, L text tokens, N image tokens (patches and [CLS]), D text width, V vision width,
+P width of the contrastive space, W words.
+
+Knows no data, no optimiser and no decoding; see ``objectives``, ``tasks`` and ``decoding``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from capfilt.errors import ModelError
+from capfilt.med.config import MEDConfig, VisionConfig
+from capfilt.med.text import TextStack
+from capfilt.med.tokenizer import MEDTokenizer, Tokens
+
+TEMPERATURE = (0.001, 0.5)
+"""The range the learned temperature is clamped to."""
+INIT_STD = 0.02
+"""Of every weight of the text stack and the heads; larger embeddings start LM far above ln(W)."""
+
+
+def image_encoder(config: VisionConfig) -> VisionTransformer:
+    """timm's ViT with BLIP's settings: class token, qkv bias, LayerNorm eps 1e-6, no pooling, no classifier."""
+    return VisionTransformer(
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        embed_dim=config.width,
+        depth=config.depth,
+        num_heads=config.heads,
+        qkv_bias=True,
+        num_classes=0,
+        global_pool="",
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        drop_path_rate=config.drop_path,
+    )
+
+
+class MED(nn.Module):
+    """The model of the paper; ``encode``, ``match`` and ``decode`` are its three functionalities.
+
+    Args:
+        config: the architecture.
+        tokenizer: must give ids below ``config.text.vocab_size``.
+
+    Raises:
+        ModelError: the vocabulary does not fit the config.
+    """
+
+    def __init__(self, config: MEDConfig, tokenizer: MEDTokenizer) -> None:
+        super().__init__()
+        if tokenizer.size != config.text.vocab_size:
+            raise ModelError(
+                f"vocab.txt gives {tokenizer.size} ids with [DEC] and [ENC], model.yaml says {config.text.vocab_size}",
+                where="text.vocab_size",
+                mend="Use the vocabulary that the model was trained with.",
+            )
+        self.config = config
+        self.tokenizer = tokenizer
+        self.vision = image_encoder(config.vision)
+        self.text = TextStack(config.text, config.vision.width, config.shared)
+        self.vision_proj = nn.Linear(config.vision.width, config.embed_dim)
+        self.text_proj = nn.Linear(config.text.width, config.embed_dim)
+        self.itm_head = nn.Linear(config.text.width, 2)
+        self.temperature = nn.Parameter(torch.tensor(0.07))
+        for part in (self.text, self.vision_proj, self.text_proj, self.itm_head):
+            part.apply(_initialise)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.temperature.device
+
+    def encode_image(self, pixels_BCHW: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, image_size, image_size) to image tokens (B, N, V), [CLS] first."""
+        out: Tensor = self.vision.forward_features(pixels_BCHW)
+        return out
+
+    def encode_text(self, tokens: Tokens) -> Tensor:
+        """Text alone, beginning with [CLS]: (B, L, D)."""
+        return self.text.read(tokens.ids, tokens.mask)
+
+    def embed_image(self, image_BNV: Tensor) -> Tensor:
+        """Image tokens to unit vectors (B, P)."""
+        return F.normalize(self.vision_proj(image_BNV[:, 0]), dim=-1)
+
+    def embed_text(self, tokens: Tokens) -> Tensor:
+        """Texts to unit vectors (B, P)."""
+        return F.normalize(self.text_proj(self.encode_text(tokens)[:, 0]), dim=-1)
+
+    def match(self, image_BNV: Tensor, tokens: Tokens) -> Tensor:
+        """ITM logits (B, 2), unmatched and matched. Position 0 becomes [ENC], as in training."""
+        marked = tokens.begin_with(self.tokenizer.enc)
+        states_BLD = self.text.read(marked.ids, marked.mask, image_BNV)
+        out: Tensor = self.itm_head(states_BLD[:, 0])
+        return out
+
+    def decode(self, image_BNV: Tensor, tokens: Tokens) -> Tensor:
+        """LM logits (B, L, W) of the next token. Position 0 becomes [DEC]."""
+        return self.text.write(tokens.begin_with(self.tokenizer.dec).ids, image_BNV)
+
+    def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write ``model.yaml``, ``vocab.txt`` and ``model.safetensors`` into a folder.
+
+        Args:
+            folder: made if absent.
+            dtype: of the stored weights; float16 halves the file.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save(folder)
+        self.tokenizer.save(folder)
+        weights = {name: t.detach().to("cpu", dtype).contiguous() for name, t in self.state_dict().items()}
+        temporary = folder / ".model.safetensors"
+        save_file(weights, temporary, metadata={"format": "pt"})
+        temporary.replace(folder / "model.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+        """A model saved by :meth:`save`, in eval mode.
+
+        Raises:
+            ModelError: a file is missing or damaged, or names and shapes do not fit ``model.yaml``; lists them.
+        """
+        config, tokenizer = MEDConfig.load(folder), MEDTokenizer.load(folder)
+        file = folder / "model.safetensors"
+        try:
+            weights = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"cannot be read: {error}", where=str(file), mend="Copy the model folder again, whole."
+            ) from error
+        with torch.device("meta"):
+            model = cls(config, tokenizer)
+        check_fit(model, weights, where=str(file))
+        model.load_state_dict({name: t.to(device, dtype) for name, t in weights.items()}, assign=True)
+        return model.eval().requires_grad_(False)
+
+    @classmethod
+    def new(cls, folder: Path) -> Self:
+        """A model with random weights from ``folder/model.yaml`` and ``folder/vocab.txt``."""
+        return cls(MEDConfig.load(folder), MEDTokenizer.load(folder))
+
+
+def check_fit(model: nn.Module, weights: dict[str, Tensor], *, where: str) -> None:
+    """Names and shapes must agree exactly.
+
+    Raises:
+        ModelError: lists what is missing, unknown or of another shape.
+    """
+    wanted = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in weights.items()}
+    problems = [f"missing {name}" for name in wanted if name not in found]
+    problems += [f"unknown {name}" for name in found if name not in wanted]
+    problems += [
+        f"{name} is {found[name]}, should be {shape}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        raise ModelError(
+            "the weights do not fit model.yaml: " + "; ".join(problems),
+            where=where,
+            mend="Use the model.yaml that the weights were made with.",
+        )
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=INIT_STD)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        with torch.no_grad():
+            module.weight[module.padding_idx].zero_()

@@ -1,0 +1,82 @@
+"""The momentum twin and the queue of its features (MoCo; ALBEF; BLIP.md).
+
+Shapes: B pairs, Q places of the queue, P channels. Both are plain state of a training task: they are
+saved in checkpoints and never part of a released model.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from capfilt.med.model import MED
+from capfilt.med.tokenizer import Tokens
+
+
+class MomentumTwin(nn.Module):
+    """A slow copy of the two unimodal encoders and their projections."""
+
+    def __init__(self, model: MED) -> None:
+        super().__init__()
+        self.vision = copy.deepcopy(model.vision)
+        self.text = copy.deepcopy(model.text)
+        self.vision_proj = copy.deepcopy(model.vision_proj)
+        self.text_proj = copy.deepcopy(model.text_proj)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self, model: MED, momentum: float) -> None:
+        """twin = momentum * twin + (1 - momentum) * model, for every weight."""
+        for name in ("vision", "text", "vision_proj", "text_proj"):
+            mine, theirs = getattr(self, name).parameters(), getattr(model, name).parameters()
+            torch._foreach_lerp_(list(mine), [p.detach() for p in theirs], 1 - momentum)
+
+    @torch.no_grad()
+    def embed(self, pixels_BCHW: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Unit vectors (B, P) of images and texts."""
+        image_BNV = self.vision.forward_features(pixels_BCHW)
+        image_BP = F.normalize(self.vision_proj(image_BNV[:, 0]), dim=-1)
+        text_BP = F.normalize(self.text_proj(self.text.read(tokens.ids, tokens.mask)[:, 0]), dim=-1)
+        return image_BP, text_BP
+
+
+class FeatureQueue(nn.Module):
+    """The last ``size`` momentum features and the ids of their images; any batch fits any size.
+
+    It starts empty: places not yet filled take no part, so there are no random vectors to compare with.
+    """
+
+    image_QP: Tensor
+    text_QP: Tensor
+    ids_Q: Tensor
+    state: Tensor
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("image_QP", torch.zeros(size, width))
+        self.register_buffer("text_QP", torch.zeros(size, width))
+        self.register_buffer("ids_Q", torch.full((size,), -1, dtype=torch.int64))
+        self.register_buffer("state", torch.zeros(2, dtype=torch.int64))  # next place, places filled
+
+    def features(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What is filled: image vectors, text vectors and image ids."""
+        filled = int(self.state[1])
+        return self.image_QP[:filled], self.text_QP[:filled], self.ids_Q[:filled]
+
+    @torch.no_grad()
+    def push(self, image_BP: Tensor, text_BP: Tensor, ids_B: Tensor) -> None:
+        """Put the batch over the oldest places; a batch larger than the queue leaves its last rows."""
+        if not self.size:
+            return
+        image_BP, text_BP, ids_B = (t[-self.size :] for t in (image_BP, text_BP, ids_B))
+        count = ids_B.shape[0]
+        places = (torch.arange(count, device=ids_B.device) + self.state[0]) % self.size
+        self.image_QP[places] = image_BP.to(self.image_QP.dtype)
+        self.text_QP[places] = text_BP.to(self.text_QP.dtype)
+        self.ids_Q[places] = ids_B
+        self.state[0] = (self.state[0] + count) % self.size
+        self.state[1] = (self.state[1] + count).clamp(max=self.size)

@@ -1,0 +1,96 @@
+"""ITC, ITM and LM as pure functions (paper, section 3.2; ALBEF for hard negatives and soft targets).
+
+Shapes: B pairs of the batch, M keys (the batch's momentum features, then the queue), P channels of
+the contrastive space, L tokens, W words.
+
+Knows tensors only: no model, no state, no data.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = -100
+"""Label of a position that LM does not count."""
+
+
+def alpha_at(step: int, *, steps_per_epoch: int, alpha: float = 0.4, ramp_epochs: float = 2.0) -> float:
+    """Weight of the soft targets at a step: rises linearly from 0 to ``alpha`` over the ramp."""
+    ramp = ramp_epochs * steps_per_epoch
+    return alpha * min(1.0, step / ramp) if ramp else alpha
+
+
+def same_image(ids_B: Tensor, keys_M: Tensor) -> Tensor:
+    """Whether query and key show the same image: bool (B, M) from int64 image ids."""
+    return ids_B[:, None] == keys_M[None, :]
+
+
+def itc_targets(similarity_BM: Tensor, positive_BM: Tensor, alpha: float) -> Tensor:
+    """alpha * softmax(momentum similarity) + (1 - alpha) * positives, each row summing to 1.
+
+    Args:
+        similarity_BM: the momentum twin's similarities over temperature.
+        positive_BM: bool; at least one true in a row.
+        alpha: in [0, 1].
+    """
+    hard = positive_BM.float()
+    hard = hard / hard.sum(1, keepdim=True)
+    return alpha * similarity_BM.softmax(1) + (1 - alpha) * hard
+
+
+def itc(image_BM: Tensor, text_BM: Tensor, image_targets_BM: Tensor, text_targets_BM: Tensor) -> Tensor:
+    """Image-text contrastive loss: mean of both directions' cross-entropy with soft targets.
+
+    Args:
+        image_BM: similarity of each image to the text keys, over temperature.
+        text_BM: similarity of each text to the image keys, over temperature.
+        image_targets_BM, text_targets_BM: rows that sum to 1, without gradient.
+    """
+    image = -(image_BM.log_softmax(1) * image_targets_BM).sum(1).mean()
+    text = -(text_BM.log_softmax(1) * text_targets_BM).sum(1).mean()
+    return (image + text) / 2
+
+
+def hard_negatives(similarity_BB: Tensor, positive_BB: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """For each query one key that is no match, drawn by how similar it looks (ALBEF, section 3.2).
+
+    Args:
+        similarity_BB: similarity of queries to the batch's keys, over temperature.
+        positive_BB: bool, true where query and key belong together and must not be drawn.
+
+    Returns:
+        int64 (B,); -1 for a query to which every key belongs.
+    """
+    weights = similarity_BB.detach().float().softmax(1) + 1e-4
+    weights = weights.masked_fill(positive_BB, 0.0)
+    none = weights.sum(1) == 0
+    drawn = torch.multinomial(weights.masked_fill(none[:, None], 1.0), 1, generator=generator)[:, 0]
+    return drawn.masked_fill(none, -1)
+
+
+def itm(logits_R2: Tensor, matched_R: Tensor) -> Tensor:
+    """Image-text matching loss: two-way cross-entropy.
+
+    Args:
+        logits_R2: (unmatched, matched) for every row. matched_R: int64, 1 where the pair is true.
+    """
+    return F.cross_entropy(logits_R2.float(), matched_R)
+
+
+def lm_labels(ids_BL: Tensor, mask_BL: Tensor, *, prompt_tokens: int = 0) -> Tensor:
+    """Labels of LM: the ids, with pads and the first ``prompt_tokens`` positions not counted."""
+    labels = ids_BL.masked_fill(~mask_BL, IGNORE)
+    labels[:, :prompt_tokens] = IGNORE
+    return labels
+
+
+def lm(logits_BLW: Tensor, labels_BL: Tensor, *, label_smoothing: float = 0.1) -> Tensor:
+    """Language-modelling loss: each position predicts the next token; mean over the counted tokens."""
+    return F.cross_entropy(
+        logits_BLW[:, :-1].flatten(0, 1).float(),
+        labels_BL[:, 1:].flatten(),
+        ignore_index=IGNORE,
+        label_smoothing=label_smoothing,
+    )

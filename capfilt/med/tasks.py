@@ -1,0 +1,148 @@
+"""A task joins the model and its losses: pretraining, and the finetuning of captioner and filter.
+
+Shapes: B pairs, N image tokens, V vision width, L tokens. A task takes a batch and gives named losses
+whose plain sum is minimised. Knows no optimiser, schedule or data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from capfilt.captions import clean
+from capfilt.med import objectives
+from capfilt.med.model import MED, TEMPERATURE
+from capfilt.med.momentum import FeatureQueue, MomentumTwin
+from capfilt.med.tokenizer import Tokens
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B pairs: normalised pixels (B, 3, S, S), texts' tokens, and an int64 id of each pair's image (B,)."""
+
+    pixels: Tensor
+    tokens: Tokens
+    images: Tensor
+
+
+class Task(Protocol):
+    """What the training loop drives."""
+
+    model: MED
+
+    def __call__(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
+        """Named scalar losses."""
+        ...
+
+
+class FilterFinetune(nn.Module):
+    """ITC + ITM, with the momentum twin and its queue (paper, section 3.3: the filter).
+
+    Args:
+        model: the MED.
+        queue_size: momentum features kept. momentum: of the twin.
+        mask_same_image: whether two captions of one image match each other; false is the paper's
+            pretraining code to the letter, in which they are false negatives.
+    """
+
+    def __init__(self, model: MED, *, queue_size: int, momentum: float, mask_same_image: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.twin = MomentumTwin(model)
+        self.queue = FeatureQueue(queue_size, model.config.embed_dim)
+        self.momentum = momentum
+        self.mask_same_image = mask_same_image
+
+    def forward(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
+        """Losses ``itc`` and ``itm``."""
+        losses, _ = self.contrast_and_match(batch, alpha)
+        return losses
+
+    def contrast_and_match(self, batch: Batch, alpha: float) -> tuple[dict[str, Tensor], Tensor]:
+        """Losses ``itc`` and ``itm``, and the image tokens, which LM uses again."""
+        with torch.no_grad():
+            self.model.temperature.clamp_(*TEMPERATURE)
+        image_BNV = self.model.encode_image(batch.pixels)
+        itc, image_BB, text_BB = self._contrast(batch, image_BNV, alpha)
+        itm = self._match(batch, image_BNV, image_BB, text_BB)
+        return {"itc": itc, "itm": itm}, image_BNV
+
+    def _contrast(self, batch: Batch, image_BNV: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+        """ITC, and the similarities within the batch from which hard negatives are drawn."""
+        model, size = self.model, batch.images.shape[0]
+        image_BP, text_BP = model.embed_image(image_BNV), model.embed_text(batch.tokens)
+        with torch.no_grad():
+            # A twin's dropout would blur its targets the same way as the original's: it stays in the mode of the task.
+            self.twin.follow(model, self.momentum)
+            slow_image_BP, slow_text_BP = self.twin.embed(batch.pixels, batch.tokens)
+            queued_image, queued_text, queued_ids = self.queue.features()
+            image_keys_MP = torch.cat([slow_image_BP, queued_image.to(slow_image_BP.dtype)])
+            text_keys_MP = torch.cat([slow_text_BP, queued_text.to(slow_text_BP.dtype)])
+            positive_BM = self._positive(batch.images, torch.cat([batch.images, queued_ids]))
+            scale = 1 / model.temperature
+            image_targets = objectives.itc_targets(slow_image_BP @ text_keys_MP.T * scale, positive_BM, alpha)
+            text_targets = objectives.itc_targets(slow_text_BP @ image_keys_MP.T * scale, positive_BM, alpha)
+        image_BM = image_BP @ text_keys_MP.T / model.temperature
+        text_BM = text_BP @ image_keys_MP.T / model.temperature
+        loss = objectives.itc(image_BM, text_BM, image_targets, text_targets)
+        self.queue.push(slow_image_BP, slow_text_BP, batch.images)
+        return loss, image_BM[:, :size], text_BM[:, :size]
+
+    def _positive(self, ids_B: Tensor, keys_M: Tensor) -> Tensor:
+        if self.mask_same_image:
+            return objectives.same_image(ids_B, keys_M)
+        return torch.eye(ids_B.shape[0], keys_M.shape[0], dtype=torch.bool, device=ids_B.device)
+
+    def _match(self, batch: Batch, image_BNV: Tensor, image_BB: Tensor, text_BB: Tensor) -> Tensor:
+        """ITM over B true pairs and as many with a hard negative image, then text, as can be drawn."""
+        positive_BB = self._positive(batch.images, batch.images)
+        images = objectives.hard_negatives(text_BB, positive_BB)
+        texts = objectives.hard_negatives(image_BB, positive_BB)
+        rows = torch.arange(batch.images.shape[0], device=images.device)
+        image_rows = torch.cat([rows, images[images >= 0], rows[texts >= 0]])
+        text_rows = torch.cat([rows, rows[images >= 0], texts[texts >= 0]])
+        tokens = Tokens(batch.tokens.ids[text_rows], batch.tokens.mask[text_rows])
+        matched = (torch.arange(image_rows.shape[0], device=rows.device) < rows.shape[0]).long()
+        return objectives.itm(self.model.match(image_BNV[image_rows], tokens), matched)
+
+
+class Pretrain(FilterFinetune):
+    """ITC + ITM + LM, plain sum (paper, section 3.2)."""
+
+    def __init__(
+        self, model: MED, *, queue_size: int, momentum: float, mask_same_image: bool, label_smoothing: float
+    ) -> None:
+        super().__init__(model, queue_size=queue_size, momentum=momentum, mask_same_image=mask_same_image)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
+        """Losses ``itc``, ``itm`` and ``lm``."""
+        losses, image_BNV = self.contrast_and_match(batch, alpha)
+        labels = objectives.lm_labels(batch.tokens.begin_with(self.model.tokenizer.dec).ids, batch.tokens.mask)
+        logits = self.model.decode(image_BNV, batch.tokens)
+        losses["lm"] = objectives.lm(logits, labels, label_smoothing=self.label_smoothing)
+        return losses
+
+
+class CaptionerFinetune(nn.Module):
+    """LM with the prompt masked in the loss (paper, section 3.3: the captioner).
+
+    The texts of its batches begin with the model's prompt.
+    """
+
+    def __init__(self, model: MED, *, label_smoothing: float) -> None:
+        super().__init__()
+        self.model = model
+        self.label_smoothing = label_smoothing
+        self.prompt_tokens = 1 + len(model.tokenizer.pieces(clean(model.config.prompt)))
+
+    def forward(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
+        """Loss ``lm``; ``alpha`` plays no part."""
+        del alpha
+        image_BNV = self.model.encode_image(batch.pixels)
+        labels = objectives.lm_labels(batch.tokens.ids, batch.tokens.mask, prompt_tokens=self.prompt_tokens)
+        logits = self.model.decode(image_BNV, batch.tokens)
+        return {"lm": objectives.lm(logits, labels, label_smoothing=self.label_smoothing)}

@@ -1,0 +1,250 @@
+"""The text transformer: one stack, three modes (paper, Figure 2).
+
+Shapes: B batch, L text tokens, N image tokens, D text width, V vision width, H heads, E width of a head.
+
+``encode`` reads text alone with bidirectional self-attention; ``match`` adds cross-attention to the
+image; ``decode`` takes causal self-attention and the same cross-attention. Which layers the two
+directions share is one setting. Post-norm residuals and erf-GELU, as BERT has them.
+Knows nothing of tokens' meaning, of images' origin or of losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from capfilt.med.config import Sharing, TextConfig
+
+LAYER_NORM_EPS = 1e-12
+Direction = Literal["encode", "decode"]
+
+
+def branch(make: Callable[[], nn.Module], *, shared: bool) -> nn.ModuleDict:
+    """One module for both directions, or one for each. State dicts then hold each weight once."""
+    return nn.ModuleDict({"both": make()}) if shared else nn.ModuleDict({"encode": make(), "decode": make()})
+
+
+def pick(choice: nn.ModuleDict, direction: Direction) -> nn.Module:
+    """The module that serves this direction."""
+    return choice["both"] if "both" in choice else choice[direction]
+
+
+@dataclass
+class LayerCache:
+    """Keys and values of one layer while decoding.
+
+    ``keys``, ``values``: (B, H, max_length, E), filled up to the step; ``image_keys``,
+    ``image_values``: (B, H, N, E), computed once an image.
+    """
+
+    keys: Tensor
+    values: Tensor
+    image_keys: Tensor
+    image_values: Tensor
+
+
+class Attention(nn.Module):
+    """Multi-head attention with its output projection and post-norm residual.
+
+    Args:
+        width: D. kv_width: width of what keys and values are made from. heads: H.
+        dropout: of the attention weights and of the output.
+    """
+
+    def __init__(self, width: int, kv_width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(kv_width, width)
+        self.value = nn.Linear(kv_width, width)
+        self.out = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def keys_values(self, source_BND: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, N, E) of a source."""
+        return self._split(self.key(source_BND)), self._split(self.value(source_BND))
+
+    def forward(
+        self,
+        x_BLD: Tensor,
+        keys_BHNE: Tensor,
+        values_BHNE: Tensor,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Attend and add. ``mask`` bool, broadcastable to (B, H, L, N), true where attention may look."""
+        q_BHLE = self._split(self.query(x_BLD))
+        p = self.attention_dropout if self.training else 0.0
+        y_BHLE = F.scaled_dot_product_attention(
+            q_BHLE, keys_BHNE, values_BHNE, attn_mask=mask, dropout_p=p, is_causal=causal
+        )
+        y_BLD = y_BHLE.transpose(1, 2).flatten(2)
+        out: Tensor = self.norm(x_BLD + self.dropout(self.out(y_BLD)))
+        return out
+
+    def _split(self, x_BLD: Tensor) -> Tensor:
+        return x_BLD.view(*x_BLD.shape[:-1], self.heads, -1).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Two linears around a GELU, with post-norm residual."""
+
+    def __init__(self, width: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, inner)
+        self.down = nn.Linear(inner, width)
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """(B, L, D) to the same."""
+        out: Tensor = self.norm(x_BLD + self.dropout(self.down(F.gelu(self.up(x_BLD)))))
+        return out
+
+
+class Layer(nn.Module):
+    """One layer: self-attention of either direction, cross-attention, feed-forward."""
+
+    def __init__(self, config: TextConfig, vision_width: int, shared: Sharing) -> None:
+        super().__init__()
+        width, heads, p = config.width, config.heads, config.dropout
+        self.self_attention = branch(
+            lambda: Attention(width, width, heads, p), shared=shared in ("all", "all_but_cross_attention")
+        )
+        self.cross_attention = branch(
+            lambda: Attention(width, vision_width, heads, p), shared=shared in ("all", "all_but_self_attention")
+        )
+        self.feed_forward = branch(lambda: FeedForward(width, config.ffn_width, p), shared=shared != "none")
+
+    def attention(self, direction: Direction) -> Attention:
+        """The self-attention of a direction."""
+        module = pick(self.self_attention, direction)
+        assert isinstance(module, Attention)  # noqa: S101  narrows nn.Module for the type checker
+        return module
+
+    def cross(self, direction: Direction) -> Attention:
+        """The cross-attention of a direction."""
+        module = pick(self.cross_attention, direction)
+        assert isinstance(module, Attention)  # noqa: S101  narrows nn.Module for the type checker
+        return module
+
+    def forward(self, x_BLD: Tensor, image_BNV: Tensor | None, *, direction: Direction, mask: Tensor | None) -> Tensor:
+        """A whole text at once. Without an image there is no cross-attention."""
+        attention = self.attention(direction)
+        x_BLD = attention(x_BLD, *attention.keys_values(x_BLD), mask=mask, causal=mask is None)
+        if image_BNV is not None:
+            cross = self.cross(direction)
+            x_BLD = cross(x_BLD, *cross.keys_values(image_BNV))
+        out: Tensor = pick(self.feed_forward, direction)(x_BLD)
+        return out
+
+    def step(self, x_BLD: Tensor, cache: LayerCache, start: int) -> Tensor:
+        """The L newest tokens of a text being decoded; ``start`` tokens stand in the cache already."""
+        attention, stop = self.attention("decode"), start + x_BLD.shape[1]
+        k, v = attention.keys_values(x_BLD)
+        cache.keys[:, :, start:stop] = k
+        cache.values[:, :, start:stop] = v
+        past_k, past_v = cache.keys[:, :, :stop], cache.values[:, :, :stop]
+        # One new token sees everything before it; several (the prompt) are causal among themselves.
+        x_BLD = attention(x_BLD, past_k, past_v, causal=start == 0 and stop > 1)
+        x_BLD = self.cross("decode")(x_BLD, cache.image_keys, cache.image_values)
+        out: Tensor = pick(self.feed_forward, "decode")(x_BLD)
+        return out
+
+
+class Embeddings(nn.Module):
+    """Word plus position embeddings, normalised (BERT without segment embeddings)."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.word = nn.Embedding(config.vocab_size, config.width, padding_idx=0)
+        self.position = nn.Embedding(config.max_positions, config.width)
+        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, ids_BL: Tensor, start: int = 0) -> Tensor:
+        """Ids to (B, L, D); the first one stands at position ``start``."""
+        places_L = torch.arange(start, start + ids_BL.shape[1], device=ids_BL.device)
+        out: Tensor = self.dropout(self.norm(self.word(ids_BL) + self.position(places_L)))
+        return out
+
+
+class LMHead(nn.Module):
+    """BERT's prediction head; its last projection is the word embedding, tied."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.transform = nn.Linear(config.width, config.width)
+        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, x_BLD: Tensor, words_WD: Tensor) -> Tensor:
+        """(B, L, D) to logits over the W words."""
+        hidden: Tensor = self.norm(F.gelu(self.transform(x_BLD)))
+        return F.linear(hidden, words_WD, self.bias)
+
+
+class TextStack(nn.Module):
+    """Embeddings, layers and the LM head."""
+
+    def __init__(self, config: TextConfig, vision_width: int, shared: Sharing) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = branch(lambda: Embeddings(config), shared=shared != "none")
+        self.layers = nn.ModuleList([Layer(config, vision_width, shared) for _ in range(config.depth)])
+        self.lm_head = LMHead(config)
+
+    def embedding(self, direction: Direction) -> Embeddings:
+        """The embeddings of a direction."""
+        module = pick(self.embeddings, direction)
+        assert isinstance(module, Embeddings)  # noqa: S101  narrows nn.Module for the type checker
+        return module
+
+    def read(self, ids_BL: Tensor, mask_BL: Tensor, image_BNV: Tensor | None = None) -> Tensor:
+        """``encode`` (no image) or ``match`` (with one): bidirectional states (B, L, D)."""
+        x_BLD: Tensor = self.embedding("encode")(ids_BL)
+        mask = mask_BL[:, None, None, :]
+        for layer in self.layers:
+            x_BLD = layer(x_BLD, image_BNV, direction="encode", mask=mask)
+        return x_BLD
+
+    def write(self, ids_BL: Tensor, image_BNV: Tensor) -> Tensor:
+        """``decode``: logits (B, L, W) of the next token at every position.
+
+        Pads stand at the end, so causal attention never looks at one from a real position.
+        """
+        embedding = self.embedding("decode")
+        x_BLD = embedding(ids_BL)
+        for layer in self.layers:
+            x_BLD = layer(x_BLD, image_BNV, direction="decode", mask=None)
+        out: Tensor = self.lm_head(x_BLD, embedding.word.weight)
+        return out
+
+    def start_cache(self, image_BNV: Tensor, *, repeat: int, max_length: int) -> list[LayerCache]:
+        """An empty cache for ``repeat`` texts an image; cross-attention is computed once an image."""
+        rows = image_BNV.shape[0] * repeat
+        caches = []
+        for layer in self.layers:
+            assert isinstance(layer, Layer)  # noqa: S101  narrows nn.Module for the type checker
+            k, v = (t.repeat_interleave(repeat, 0) for t in layer.cross("decode").keys_values(image_BNV))
+            room = (rows, k.shape[1], max_length, k.shape[3])
+            caches.append(LayerCache(k.new_zeros(room), v.new_zeros(room), k, v))
+        return caches
+
+    def write_step(self, ids_BL: Tensor, caches: list[LayerCache], start: int) -> Tensor:
+        """Logits (B, W) after the L newest tokens, the first of which stands at ``start``."""
+        embedding = self.embedding("decode")
+        x_BLD = embedding(ids_BL, start)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            assert isinstance(layer, Layer)  # noqa: S101  narrows nn.Module for the type checker
+            x_BLD = layer.step(x_BLD, cache, start)
+        out: Tensor = self.lm_head(x_BLD[:, -1], embedding.word.weight)
+        return out

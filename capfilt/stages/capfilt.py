@@ -1,0 +1,158 @@
+"""The stage that gives the project its name: caption each picture, score its texts, decide what is kept.
+
+Captioner and filter are two separately finetuned models; each picture is decoded once and each model
+encodes it once, however many texts there are. Captioner alone and filter alone are the same stage with
+one of the two absent. Knows records and models; knows no engine and no files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from capfilt.captions import clean
+from capfilt.catalog import model_folder
+from capfilt.images import decode
+from capfilt.med.captioner import Captioner, Writing
+from capfilt.med.filter import Filter, Score
+from capfilt.records import Caption, Origin, replace
+from capfilt.stages.base import Needs, Work
+from capfilt.stages.config import CapFiltConfig
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def seed_of(row_id: str, seed: int, k: int) -> int:
+    """The sampling seed of a row's k-th caption: 128 bits from its id, so that order never matters."""
+    data = f"{seed}:{row_id}:{k}".encode()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=16).digest(), "little")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapFilt:
+    """Captioning and filtering of one part.
+
+    Web and synthetic texts are judged independently: a picture may keep none, one or several.
+    """
+
+    capfilt: CapFiltConfig
+    name: str = "capfilt"
+    reads: tuple[str, ...] = ("id", "image", "captions", "drop")
+    writes: tuple[str, ...] = ("captions",)
+
+    @property
+    def needs(self) -> Needs:
+        """A long-lived worker that holds both models."""
+        return Needs(cpus=self.capfilt.cpus, gpus=self.capfilt.gpus, stateful=True)
+
+    def open(self) -> Work:
+        """Load both models on this worker.
+
+        Raises:
+            ModelError: a model is unknown or damaged.
+        """
+        c = self.capfilt
+        device = device_of(c.device)
+        if device == "cpu":
+            torch.set_num_threads(max(1, math.ceil(c.cpus)))
+        dtype = DTYPES[c.dtype]
+        captioner = c.captioner and Captioner.load(model_folder(c.captioner), writing_of(c), device=device, dtype=dtype)
+        judge = c.filter and Filter.load(model_folder(c.filter), device=device, dtype=dtype)
+        return _Worker(c, captioner or None, judge or None)
+
+
+def device_of(device: str) -> str:
+    """``auto`` becomes ``cuda`` where there is a GPU, else ``cpu``."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def writing_of(config: CapFiltConfig) -> Writing:
+    """The part of the settings that the captioner needs."""
+    return Writing(
+        beams=config.num_beams if config.decoding == "beam" else None,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        repetition_penalty=config.repetition_penalty,
+        max_length=config.max_length,
+        min_length=config.min_length,
+    )
+
+
+class _Worker:
+    """The opened stage: pictures of the next batch are decoded while the models work on this one."""
+
+    def __init__(self, config: CapFiltConfig, captioner: Captioner | None, judge: Filter | None) -> None:
+        self.config, self.captioner, self.judge = config, captioner, judge
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        captions: list[list[Caption]] = table.column("captions").to_pylist()
+        live = [i for i, drop in enumerate(table.column("drop").to_pylist()) if drop is None]
+        ids, data = table.column("id").to_pylist(), table.column("image")
+        batches = [live[i : i + self.config.batch_size] for i in range(0, len(live), self.config.batch_size)]
+
+        def load(rows: list[int]) -> list[Image.Image]:
+            return [decode(data[i].as_py()) for i in rows]
+
+        for rows, pictures in ahead(self.pool, load, batches):
+            done = self.work([ids[i] for i in rows], pictures, [captions[i] for i in rows])
+            for i, result in zip(rows, done, strict=True):
+                captions[i] = result
+        return replace(table, {"captions": captions})
+
+    def work(self, ids: list[str], pictures: list[Image.Image], web: list[list[Caption]]) -> list[list[Caption]]:
+        """Caption and judge one batch."""
+        captions = [list(row) for row in web]
+        if self.captioner is not None:
+            k = self.config.captions_per_image
+            seeds = [[seed_of(row, self.config.seed, j) for j in range(k)] for row in ids]
+            for row, texts in zip(captions, self.captioner.write(pictures, seeds), strict=True):
+                self._join(row, texts)
+        if self.judge is None:
+            return [[Caption(**{**c, "kept": bool(clean(c["text"]))}) for c in row] for row in captions]
+        scores = self.judge.score(pictures, [[c["text"] for c in row] for row in captions])
+        return [self._verdicts(row, row_scores) for row, row_scores in zip(captions, scores, strict=True)]
+
+    def _join(self, row: list[Caption], texts: list[str]) -> None:
+        there = {clean(c["text"]) for c in row}
+        for text in texts:
+            if not text or (self.config.skip_repeats and clean(text) in there):
+                continue
+            there.add(clean(text))
+            row.append(Caption(text=text, origin=str(Origin.SYNTHETIC), itm=None, itc=None, kept=False))
+
+    def _verdicts(self, row: list[Caption], scores: list[Score]) -> list[Caption]:
+        judged = []
+        for caption, score in zip(row, scores, strict=True):
+            human = caption["origin"] == Origin.HUMAN
+            # Human texts join unfiltered (paper, section 3.3); a text of nothing but punctuation is none.
+            kept = bool(clean(caption["text"])) and (human or score.itm >= self.config.threshold)
+            judged.append(Caption(**{**caption, "itm": score.itm, "itc": score.itc, "kept": kept}))
+        return judged
+
+
+def ahead(
+    pool: ThreadPoolExecutor, load: Callable[[list[int]], list[Image.Image]], batches: list[list[int]]
+) -> Iterator[tuple[list[int], list[Image.Image]]]:
+    """Each batch with its pictures, the next one being loaded meanwhile."""
+    waiting: list[tuple[list[int], Future[Any]]] = []
+    source = iter(batches)
+    for rows in islice(source, 2):
+        waiting.append((rows, pool.submit(load, rows)))
+    while waiting:
+        rows, future = waiting.pop(0)
+        pictures = future.result()
+        for more in islice(source, 1):
+            waiting.append((more, pool.submit(load, more)))
+        yield rows, pictures
