@@ -44,14 +44,15 @@ class MomentumTwin(nn.Module):
 
 
 class FeatureQueue(nn.Module):
-    """The last ``size`` momentum features and the ids of their images; any batch fits any size.
+    """The last ``size`` momentum features and the ids of their images and texts; any batch fits any size.
 
     It starts empty: places not yet filled take no part, so there are no random vectors to compare with.
     """
 
     image_QP: Tensor
     text_QP: Tensor
-    ids_Q: Tensor
+    images_Q: Tensor
+    texts_Q: Tensor
     state: Tensor
 
     def __init__(self, size: int, width: int) -> None:
@@ -59,24 +60,28 @@ class FeatureQueue(nn.Module):
         self.size = size
         self.register_buffer("image_QP", torch.zeros(size, width))
         self.register_buffer("text_QP", torch.zeros(size, width))
-        self.register_buffer("ids_Q", torch.full((size,), -1, dtype=torch.int64))
+        self.register_buffer("images_Q", torch.zeros(size, dtype=torch.int64))
+        self.register_buffer("texts_Q", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("state", torch.zeros(2, dtype=torch.int64))  # next place, places filled
 
-    def features(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What is filled: image vectors, text vectors and image ids."""
+    def features(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is filled: image vectors, text vectors, image ids and text ids."""
         filled = int(self.state[1])
-        return self.image_QP[:filled], self.text_QP[:filled], self.ids_Q[:filled]
+        return self.image_QP[:filled], self.text_QP[:filled], self.images_Q[:filled], self.texts_Q[:filled]
 
     @torch.no_grad()
-    def push(self, image_BP: Tensor, text_BP: Tensor, ids_B: Tensor) -> None:
+    def push(self, image_BP: Tensor, text_BP: Tensor, images_B: Tensor, texts_B: Tensor) -> None:
         """Put the batch over the oldest places; a batch larger than the queue leaves its last rows."""
         if not self.size:
             return
-        image_BP, text_BP, ids_B = (t[-self.size :] for t in (image_BP, text_BP, ids_B))
-        count = ids_B.shape[0]
-        places = (torch.arange(count, device=ids_B.device) + self.state[0]) % self.size
-        self.image_QP[places] = image_BP.to(self.image_QP.dtype)
-        self.text_QP[places] = text_BP.to(self.text_QP.dtype)
-        self.ids_Q[places] = ids_B
+        count = min(self.size, images_B.shape[0])
+        places = (torch.arange(count, device=images_B.device) + self.state[0]) % self.size
+        for room, rows in (
+            (self.image_QP, image_BP),
+            (self.text_QP, text_BP),
+            (self.images_Q, images_B),
+            (self.texts_Q, texts_B),
+        ):
+            room[places] = rows[-count:].to(room.dtype)
         self.state[0] = (self.state[0] + count) % self.size
         self.state[1] = (self.state[1] + count).clamp(max=self.size)

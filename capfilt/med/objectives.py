@@ -22,8 +22,8 @@ def alpha_at(step: int, *, steps_per_epoch: int, alpha: float = 0.4, ramp_epochs
     return alpha * min(1.0, step / ramp) if ramp else alpha
 
 
-def same_image(ids_B: Tensor, keys_M: Tensor) -> Tensor:
-    """Whether query and key show the same image: bool (B, M) from int64 image ids."""
+def same(ids_B: Tensor, keys_M: Tensor) -> Tensor:
+    """Whether query and key have the same id (of their image, or of their text): bool (B, M) from int64."""
     return ids_B[:, None] == keys_M[None, :]
 
 

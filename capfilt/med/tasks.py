@@ -7,7 +7,7 @@ whose plain sum is minimised. Knows no optimiser, schedule or data.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,12 @@ from capfilt.med.tokenizer import Tokens
 
 @dataclass(frozen=True)
 class Batch:
-    """B pairs: normalised pixels (B, 3, S, S), texts' tokens, and an int64 id of each pair's image (B,)."""
+    """B pairs: normalised pixels (B, 3, S, S), texts' tokens, and int64 ids (B,) of each pair's image and text."""
 
     pixels: Tensor
     tokens: Tokens
     images: Tensor
+    texts: Tensor
 
 
 class Task(Protocol):
@@ -46,15 +47,19 @@ class FilterFinetune(nn.Module):
         queue_size: momentum features kept. momentum: of the twin.
         mask_same_image: whether two captions of one image match each other; false is the paper's
             pretraining code to the letter, in which they are false negatives.
+        mask_same_text: the same for two images with one and the same text.
     """
 
-    def __init__(self, model: MED, *, queue_size: int, momentum: float, mask_same_image: bool) -> None:
+    def __init__(
+        self, model: MED, *, queue_size: int, momentum: float, mask_same_image: bool, mask_same_text: bool
+    ) -> None:
         super().__init__()
         self.model = model
         self.twin = MomentumTwin(model)
         self.queue = FeatureQueue(queue_size, model.config.embed_dim)
         self.momentum = momentum
         self.mask_same_image = mask_same_image
+        self.mask_same_text = mask_same_text
 
     def forward(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
         """Losses ``itc`` and ``itm``."""
@@ -78,27 +83,33 @@ class FilterFinetune(nn.Module):
             # A twin's dropout would blur its targets the same way as the original's: it stays in the mode of the task.
             self.twin.follow(model, self.momentum)
             slow_image_BP, slow_text_BP = self.twin.embed(batch.pixels, batch.tokens)
-            queued_image, queued_text, queued_ids = self.queue.features()
+            queued_image, queued_text, queued_images, queued_texts = self.queue.features()
             image_keys_MP = torch.cat([slow_image_BP, queued_image.to(slow_image_BP.dtype)])
             text_keys_MP = torch.cat([slow_text_BP, queued_text.to(slow_text_BP.dtype)])
-            positive_BM = self._positive(batch.images, torch.cat([batch.images, queued_ids]))
+            positive_BM = self._positive(
+                batch, torch.cat([batch.images, queued_images]), torch.cat([batch.texts, queued_texts])
+            )
             scale = 1 / model.temperature
             image_targets = objectives.itc_targets(slow_image_BP @ text_keys_MP.T * scale, positive_BM, alpha)
             text_targets = objectives.itc_targets(slow_text_BP @ image_keys_MP.T * scale, positive_BM, alpha)
         image_BM = image_BP @ text_keys_MP.T / model.temperature
         text_BM = text_BP @ image_keys_MP.T / model.temperature
         loss = objectives.itc(image_BM, text_BM, image_targets, text_targets)
-        self.queue.push(slow_image_BP, slow_text_BP, batch.images)
+        self.queue.push(slow_image_BP, slow_text_BP, batch.images, batch.texts)
         return loss, image_BM[:, :size], text_BM[:, :size]
 
-    def _positive(self, ids_B: Tensor, keys_M: Tensor) -> Tensor:
+    def _positive(self, batch: Batch, images_M: Tensor, texts_M: Tensor) -> Tensor:
+        """bool (B, M): which keys belong to which query; always its own."""
+        positive = torch.eye(batch.images.shape[0], images_M.shape[0], dtype=torch.bool, device=images_M.device)
         if self.mask_same_image:
-            return objectives.same_image(ids_B, keys_M)
-        return torch.eye(ids_B.shape[0], keys_M.shape[0], dtype=torch.bool, device=ids_B.device)
+            positive |= objectives.same(batch.images, images_M)
+        if self.mask_same_text:
+            positive |= objectives.same(batch.texts, texts_M)
+        return positive
 
     def _match(self, batch: Batch, image_BNV: Tensor, image_BB: Tensor, text_BB: Tensor) -> Tensor:
         """ITM over B true pairs and as many with a hard negative image, then text, as can be drawn."""
-        positive_BB = self._positive(batch.images, batch.images)
+        positive_BB = self._positive(batch, batch.images, batch.texts)
         images = objectives.hard_negatives(text_BB, positive_BB)
         texts = objectives.hard_negatives(image_BB, positive_BB)
         rows = torch.arange(batch.images.shape[0], device=images.device)
@@ -112,10 +123,8 @@ class FilterFinetune(nn.Module):
 class Pretrain(FilterFinetune):
     """ITC + ITM + LM, plain sum (paper, section 3.2)."""
 
-    def __init__(
-        self, model: MED, *, queue_size: int, momentum: float, mask_same_image: bool, label_smoothing: float
-    ) -> None:
-        super().__init__(model, queue_size=queue_size, momentum=momentum, mask_same_image=mask_same_image)
+    def __init__(self, model: MED, *, label_smoothing: float, **contrast: Any) -> None:
+        super().__init__(model, **contrast)
         self.label_smoothing = label_smoothing
 
     def forward(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from capfilt.errors import RecipeError
+from capfilt.errors import require_within
 
 Task = Literal["pretrain", "captioner", "filter"]
 
@@ -36,11 +36,11 @@ class DataConfig:
     """Processes that decode and augment; 0 does it in the training process."""
 
     def __post_init__(self) -> None:
-        _within("data.min_itm", self.min_itm, 0.0, 1.0)
-        _within("data.min_scale", self.min_scale, 0.01, 1.0)
-        _within("data.max_tokens", self.max_tokens, 4, 512)
-        _within("data.shuffle_buffer", self.shuffle_buffer, 1, 10**7)
-        _within("data.loaders", self.loaders, 0, 256)
+        require_within("data.min_itm", self.min_itm, 0.0, 1.0)
+        require_within("data.min_scale", self.min_scale, 0.01, 1.0)
+        require_within("data.max_tokens", self.max_tokens, 4, 512)
+        require_within("data.shuffle_buffer", self.shuffle_buffer, 1, 10**7)
+        require_within("data.loaders", self.loaders, 0, 256)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class OptimConfig:
     warmup_steps: int = 3000
     """Steps of warm-up; 0 starts at the peak."""
     decay: Literal["step", "cosine"] = "step"
-    """``step`` multiplies by ``decay_rate`` each epoch (pretraining); ``cosine`` falls to the floor (finetuning)."""
+    """``step`` multiplies by ``decay_rate`` each epoch (pretraining); ``cosine`` falls to the floor."""
     decay_rate: float = 0.9
     """Factor an epoch of ``step``, in (0, 1]."""
     weight_decay: float = 0.05
@@ -65,13 +65,13 @@ class OptimConfig:
     """Largest gradient norm; 0 does not clip (as the paper's code)."""
 
     def __post_init__(self) -> None:
-        _within("optim.lr", self.lr, 1e-9, 1.0)
-        _within("optim.min_lr", self.min_lr, 0.0, self.lr)
-        _within("optim.warmup_lr", self.warmup_lr, 0.0, self.lr)
-        _within("optim.warmup_steps", self.warmup_steps, 0, 10**9)
-        _within("optim.decay_rate", self.decay_rate, 1e-6, 1.0)
-        _within("optim.weight_decay", self.weight_decay, 0.0, 10.0)
-        _within("optim.clip", self.clip, 0.0, 1e6)
+        require_within("optim.lr", self.lr, 1e-9, 1.0)
+        require_within("optim.min_lr", self.min_lr, 0.0, self.lr)
+        require_within("optim.warmup_lr", self.warmup_lr, 0.0, self.lr)
+        require_within("optim.warmup_steps", self.warmup_steps, 0, 10**9)
+        require_within("optim.decay_rate", self.decay_rate, 1e-6, 1.0)
+        require_within("optim.weight_decay", self.weight_decay, 0.0, 10.0)
+        require_within("optim.clip", self.clip, 0.0, 1e6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +90,15 @@ class ObjectiveConfig:
     """Of LM, in [0, 1)."""
     mask_same_image: bool = True
     """Whether two captions of one image in a batch count as a match; false is the paper's code to the letter."""
+    mask_same_text: bool = True
+    """Whether pairs whose texts are the same word for word count as a match; false as in the paper's code."""
 
     def __post_init__(self) -> None:
-        _within("objective.queue_size", self.queue_size, 0, 10**8)
-        _within("objective.momentum", self.momentum, 0.0, 0.999999)
-        _within("objective.alpha", self.alpha, 0.0, 1.0)
-        _within("objective.alpha_ramp_epochs", self.alpha_ramp_epochs, 0.0, 1e6)
-        _within("objective.label_smoothing", self.label_smoothing, 0.0, 0.999)
+        require_within("objective.queue_size", self.queue_size, 0, 10**8)
+        require_within("objective.momentum", self.momentum, 0.0, 0.999999)
+        require_within("objective.alpha", self.alpha, 0.0, 1.0)
+        require_within("objective.alpha_ramp_epochs", self.alpha_ramp_epochs, 0.0, 1e6)
+        require_within("objective.label_smoothing", self.label_smoothing, 0.0, 0.999)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +137,9 @@ class TrainConfig:
     """What is minimised."""
 
     def __post_init__(self) -> None:
-        _within("epochs", self.epochs, 1, 10**6)
-        _within("batch_size", self.batch_size, 2, 10**6)
-        _within("checkpoint_every", self.checkpoint_every, 1, 10**9)
-        _within("log_every", self.log_every, 1, 10**9)
+        require_within("epochs", self.epochs, 1, 10**6)
+        require_within("batch_size", self.batch_size, 2, 10**6)
+        require_within("checkpoint_every", self.checkpoint_every, 1, 10**9)
+        require_within("log_every", self.log_every, 1, 10**9)
         if self.steps is not None:
-            _within("steps", self.steps, 1, 10**9)
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise RecipeError(f"{value} is not within [{low:g}, {high:g}]", where=name, mend="Give a value in that range.")
+            require_within("steps", self.steps, 1, 10**9)

@@ -1,0 +1,93 @@
+"""Checkpoints: tensors as safetensors, the rest as JSON, nothing pickled; a folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from capfilt.errors import TrainingError
+
+KEEP = 2
+"""Checkpoints kept; the newest ones."""
+
+
+def save(folder: Path, task: nn.Module, optimizer: torch.optim.AdamW, *, step: int, config: dict[str, Any]) -> Path:
+    """Write ``folder/step-NNNNNNNN`` and drop the oldest beyond :data:`KEEP`."""
+    target, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    tensors = {f"task/{name}": t for name, t in task.state_dict().items()}
+    for name, state in _moments(task, optimizer).items():
+        tensors |= {f"optimizer/{key}/{name}": t for key, t in state.items()}
+    tensors["rng/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    save_file(
+        {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, temporary / "state.safetensors"
+    )
+    (temporary / "state.json").write_text(json.dumps({"step": step, "config": config}, indent=1), encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    for old in sorted(folder.glob("step-*"))[:-KEEP]:
+        shutil.rmtree(old)
+    return target
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint, if there is one."""
+    return max(folder.glob("step-*"), default=None)
+
+
+def restore(folder: Path, task: nn.Module, optimizer: torch.optim.AdamW, *, config: dict[str, Any]) -> int:
+    """Bring a run back to where it was saved.
+
+    Returns:
+        The step it goes on with.
+
+    Raises:
+        TrainingError: the checkpoint is damaged or was made with other settings; names them.
+    """
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "state.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TrainingError(
+            f"the checkpoint cannot be read: {error}",
+            where=str(folder),
+            mend="Remove this folder to go on from an earlier one.",
+        ) from error
+    changed = sorted(k for k in config if state["config"].get(k) != config[k] and k not in ("steps", "epochs"))
+    if changed:
+        raise TrainingError(
+            f"it was made with other settings of {', '.join(changed)}",
+            where=str(folder),
+            mend="Choose another output folder.",
+        )
+    task.load_state_dict({n.removeprefix("task/"): t for n, t in tensors.items() if n.startswith("task/")})
+    _restore_moments(task, optimizer, tensors)
+    torch.set_rng_state(tensors["rng/cpu"])
+    if "rng/cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng/cuda"])
+    return int(state["step"])
+
+
+def _moments(task: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, dict[str, Tensor]]:
+    return {name: optimizer.state[p] for name, p in task.named_parameters() if p in optimizer.state}
+
+
+def _restore_moments(task: nn.Module, optimizer: torch.optim.AdamW, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(task.named_parameters())
+    for full, tensor in tensors.items():
+        kind, _, rest = full.partition("/")
+        if kind == "optimizer":
+            key, _, name = rest.partition("/")
+            p = parameters[name]
+            # AdamW keeps its step counts on the CPU.
+            optimizer.state[p][key] = tensor if key == "step" else tensor.to(p.device)

@@ -1,0 +1,251 @@
+"""One training run: pretraining, or the finetuning of captioner or filter.
+
+Knows the model's tasks and the loader; knows no pipeline. A run interrupted goes on from its newest
+checkpoint when it is started again with the same settings.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from capfilt.captions import clean
+from capfilt.catalog import model_folder
+from capfilt.errors import TrainingError
+from capfilt.med.model import MED
+from capfilt.med.objectives import alpha_at
+from capfilt.med.tasks import CaptionerFinetune, FilterFinetune, Pretrain
+from capfilt.train import checkpoint
+from capfilt.train.config import TrainConfig
+from capfilt.train.data import BatchStream, Pairs, loader
+from capfilt.train.schedule import lr_at
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What is told of a step: losses are means since the last report, ``images_per_s`` likewise."""
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    images_per_s: float
+    lr: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where the model is, and the sum of its losses at the first and the last report."""
+
+    folder: Path
+    steps: int
+    first_loss: float
+    last_loss: float
+
+
+OnStep = Callable[[StepReport], None]
+
+
+def train(config: TrainConfig, on_step: OnStep | None = None) -> TrainResult:
+    """Train and write ``out/model`` (a model folder), ``out/checkpoints`` and ``out/log.csv``.
+
+    Raises:
+        SourceError: shards are missing. ModelError: the model is unknown.
+        TrainingError: there is nothing to train on, a loss is not finite, or ``out`` holds another run.
+    """
+    torch.manual_seed(config.seed)
+    device = torch.device("cuda" if config.device == "auto" and torch.cuda.is_available() else _plain(config.device))
+    architecture = model_folder(config.model)
+    model = MED.new(architecture) if config.init is None else MED.load(model_folder(config.init)).requires_grad_(True)
+    pairs = Pairs(config.data)
+    total = len(pairs)
+    _check_size(total, config)
+    per_epoch = max(1, total // config.batch_size)
+    steps = config.steps or config.epochs * per_epoch
+    run = _Run(config, task_of(config, model).to(device), device, per_epoch, steps)
+    return run.go(pairs, on_step)
+
+
+def task_of(config: TrainConfig, model: MED) -> nn.Module:
+    """The task that the settings name."""
+    o = config.objective
+    contrast = {
+        "queue_size": o.queue_size,
+        "momentum": o.momentum,
+        "mask_same_image": o.mask_same_image,
+        "mask_same_text": o.mask_same_text,
+    }
+    if config.task == "captioner":
+        return CaptionerFinetune(model, label_smoothing=o.label_smoothing)
+    if config.task == "filter":
+        return FilterFinetune(
+            model,
+            queue_size=o.queue_size,
+            momentum=o.momentum,
+            mask_same_image=o.mask_same_image,
+            mask_same_text=o.mask_same_text,
+        )
+    return Pretrain(model, label_smoothing=o.label_smoothing, **contrast)
+
+
+def _plain(device: str) -> str:
+    return "cpu" if device == "auto" else device
+
+
+def _check_size(total: int, config: TrainConfig) -> None:
+    if total < config.batch_size:
+        raise TrainingError(
+            f"{total} pairs do not fill one batch of {config.batch_size}",
+            where="batch_size",
+            mend=f"Set batch_size to {max(2, total)} or less, or train on more shards.",
+        )
+
+
+class _Run:
+    def __init__(self, config: TrainConfig, task: nn.Module, device: torch.device, per_epoch: int, steps: int) -> None:
+        self.config, self.task, self.device = config, task, device
+        self.per_epoch, self.steps = per_epoch, steps
+        self.model: MED = task.model  # type: ignore[assignment]  # every task has one; nn.Module cannot say so
+        trained = [p for p in task.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=config.optim.lr, weight_decay=config.optim.weight_decay)
+        self.out = Path(config.out)
+        self.settings = {k: v for k, v in _jsonable(asdict(config)).items() if k not in _SPEED_ONLY}
+
+    def go(self, pairs: Pairs, on_step: OnStep | None) -> TrainResult:
+        start = self._resume()
+        log = _Log(self.out / "log.csv", start)
+        stream = self._stream(pairs, start)
+        batches = iter(loader(stream, processes=self.config.data.loaders, pin=self.device.type == "cuda"))
+        self.task.train()
+        meter = _Meter(self.config.batch_size)
+        for step in range(start, self.steps):
+            lr = lr_at(step, self.config.optim, steps_per_epoch=self.per_epoch, steps=self.steps)
+            meter.add(self._step(next(batches).to(self.device), step, lr))
+            if (step + 1) % self.config.log_every == 0 or step + 1 == self.steps or step == start:
+                report = self._report(meter, step, lr)
+                log.write(report)
+                if on_step:
+                    on_step(report)
+            if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.steps:
+                self._save(step + 1)
+        self.task.eval()
+        self.model.save(self.out / "model")
+        first, last = log.ends()
+        return TrainResult(self.out / "model", self.steps, first, last)
+
+    def _stream(self, pairs: Pairs, start: int) -> BatchStream:
+        # ``clean`` drops the prompt's last space, without which words would run together.
+        prompt = clean(self.model.config.prompt) + " " if self.config.task == "captioner" else ""
+        return BatchStream(
+            pairs,
+            self.model.tokenizer,
+            size=self.model.config.vision.image_size,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            skip=start,
+            prompt=prompt.lstrip(),
+        )
+
+    def _step(self, batch: object, step: int, lr: float) -> dict[str, Tensor]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        o = self.config.objective
+        alpha = alpha_at(step, steps_per_epoch=self.per_epoch, alpha=o.alpha, ramp_epochs=o.alpha_ramp_epochs)
+        mixed = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+            losses: dict[str, Tensor] = self.task(batch, alpha=alpha)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        if self.config.optim.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
+        self.optimizer.step()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _report(self, meter: _Meter, step: int, lr: float) -> StepReport:
+        losses, rate = meter.take()
+        if not all(math.isfinite(loss) for loss in losses.values()):
+            raise TrainingError(
+                f"a loss is not finite at step {step + 1}: {losses}",
+                where=self.config.out,
+                mend="Lower optim.lr, set optim.clip: 1.0, or take precision: float32; the last checkpoint is whole.",
+            )
+        return StepReport(step + 1, self.steps, losses, rate, lr)
+
+    def _resume(self) -> int:
+        found = checkpoint.newest(self.out / "checkpoints")
+        if found is None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            return 0
+        return checkpoint.restore(found, self.task, self.optimizer, config=self.settings)
+
+    def _save(self, step: int) -> None:
+        checkpoint.save(self.out / "checkpoints", self.task, self.optimizer, step=step, config=self.settings)
+
+
+_SPEED_ONLY = ("device", "checkpoint_every", "log_every", "out")
+
+
+def _jsonable(value: object) -> dict[str, object]:
+    def plain(v: object) -> object:
+        if isinstance(v, dict):
+            return {k: plain(x) for k, x in v.items()}
+        return [plain(x) for x in v] if isinstance(v, tuple) else v
+
+    out = plain(value)
+    assert isinstance(out, dict)  # noqa: S101  asdict gives one
+    return out
+
+
+class _Meter:
+    """Means of losses, kept on the device until they are asked for."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.sums: dict[str, Tensor] = {}
+        self.count, self.since = 0, time.perf_counter()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, loss in losses.items():
+            self.sums[name] = self.sums[name] + loss if name in self.sums else loss
+        self.count += 1
+
+    def take(self) -> tuple[dict[str, float], float]:
+        means = {name: float(total) / self.count for name, total in self.sums.items()}
+        rate = self.count * self.batch_size / max(1e-9, time.perf_counter() - self.since)
+        self.sums, self.count, self.since = {}, 0, time.perf_counter()
+        return means, rate
+
+
+class _Log:
+    """``log.csv``: a line a report; a resumed run drops the lines that it will write again."""
+
+    def __init__(self, file: Path, start: int) -> None:
+        self.file = file
+        self.rows: list[dict[str, str]] = []
+        if start and file.exists():
+            with file.open(newline="", encoding="utf-8") as f:
+                self.rows = [row for row in csv.DictReader(f) if int(row["step"]) <= start]
+
+    def write(self, report: StepReport) -> None:
+        numbers = {**report.losses, "lr": report.lr, "images_per_s": report.images_per_s}
+        self.rows.append({"step": str(report.step)} | {k: f"{v:.6g}" for k, v in numbers.items()})
+        with self.file.open("w", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def ends(self) -> tuple[float, float]:
+        """The summed losses of the first and the last line."""
+        if not self.rows:
+            return math.nan, math.nan
+        return _total(self.rows[0]), _total(self.rows[-1])
+
+
+def _total(row: dict[str, str]) -> float:
+    return sum(float(row[name]) for name in ("itc", "itm", "lm") if name in row)
