@@ -1,0 +1,1 @@
+"""Safe asynchronous HTTP: pictures from strangers' servers, within bounds and with manners."""

@@ -1,0 +1,79 @@
+"""The settings of fetching. Knows no HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+
+from capfilt.errors import RecipeError
+from capfilt.images import ImageLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchConfig:
+    """How pictures are fetched: bounds, manners, and which addresses are open."""
+
+    timeout_connect_s: float = 10.0
+    """Seconds for name lookup, connection and TLS together, more than 0."""
+    timeout_read_s: float = 10.0
+    """Longest silence in seconds while an answer is awaited or read, more than 0."""
+    timeout_total_s: float = 60.0
+    """Seconds for one attempt, redirects included, waiting for its turn excluded, more than 0."""
+    concurrency: int = 64
+    """Requests of one worker under way at once, 1 to 4096. A slot is held until its picture is normalised, so
+    that at most this many bodies are in memory."""
+    per_host: int = 8
+    """Requests of one worker to one host at once, 1 or more."""
+    max_redirects: int = 5
+    """Redirects that are followed for one URL, 0 to 20."""
+    retries: int = 2
+    """Further attempts after a failure that may pass (429, 5xx, broken connections), 0 to 10."""
+    retry_wait_s: float = 0.5
+    """Wait in seconds before the first further attempt, doubled each time and spread by half, 0 or more."""
+    retry_after_max_s: float = 10.0
+    """Longest Retry-After in seconds that is waited for; a server asking for more is not asked again. 0 or more."""
+    user_agent: str = "capfilt/0.1 (image-text data set builder)"
+    """What the worker calls itself. Put a way to reach you in it."""
+    allow_addresses: tuple[str, ...] = ()
+    """Address ranges (CIDR, as ``127.0.0.0/8``) that are open though they are not public."""
+    honour_opt_out: bool = True
+    """Whether X-Robots-Tag noai, noimageai, noml, noindex, noimageindex and none drop the row unread."""
+    threads: int = 2
+    """Threads of one worker that decode and re-encode pictures, 1 to 64."""
+    images: ImageLimits = field(default_factory=ImageLimits)
+    """Bounds of each picture; ``images.max_bytes`` also caps each download."""
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_connect_s", "timeout_read_s", "timeout_total_s"):
+            self._require(getattr(self, name) > 0, name, "more than 0 seconds")
+        for name in ("retry_wait_s", "retry_after_max_s"):
+            self._require(getattr(self, name) >= 0, name, "0 or more seconds")
+        self._require(1 <= self.concurrency <= 4096, "concurrency", "1 to 4096")
+        self._require(self.per_host >= 1, "per_host", "1 or more")
+        self._require(0 <= self.max_redirects <= 20, "max_redirects", "0 to 20")
+        self._require(0 <= self.retries <= 10, "retries", "0 to 10")
+        self._require(1 <= self.threads <= 64, "threads", "1 to 64")
+        sendable = self.user_agent.isascii() and self.user_agent.isprintable() and self.user_agent.strip() != ""
+        self._require(sendable, "user_agent", "printable ASCII text, not empty")
+        for cidr in self.allow_addresses:
+            _network(cidr)
+
+    def _require(self, good: bool, name: str, range_: str) -> None:
+        if not good:
+            raise RecipeError(f"{getattr(self, name)!r} is out of range", where=f"fetch.{name}", mend=f"Give {range_}.")
+
+    @property
+    def open_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """``allow_addresses``, parsed."""
+        return tuple(_network(cidr) for cidr in self.allow_addresses)
+
+
+def _network(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(cidr, strict=False)
+    except ValueError:
+        raise RecipeError(
+            f"{cidr!r} is no range of addresses",
+            where="fetch.allow_addresses",
+            mend="Give CIDR ranges, as 127.0.0.0/8 or fd00::/8.",
+        ) from None
