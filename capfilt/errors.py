@@ -71,3 +71,15 @@ class TrainingError(CapfiltError):
 
 class EngineError(CapfiltError):
     """A machine or cluster that cannot run the plan as asked."""
+
+
+def require_within(field: str, value: float, low: float, high: float) -> None:
+    """Refuse a setting outside [low, high].
+
+    Raises:
+        RecipeError: names the field, the value and the range.
+    """
+    if not low <= value <= high:
+        raise RecipeError(
+            f"{value} is not within [{low:g}, {high:g}]", where=field, mend="Give a value in that range."
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from capfilt.errors import RecipeError
+from capfilt.errors import RecipeError, require_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +50,17 @@ class CapFiltConfig:
     """GPUs of one worker; 0 runs on the CPU unless ``device`` says otherwise."""
 
     def __post_init__(self) -> None:
-        _within("capfilt.captions_per_image", self.captions_per_image, 1, 64)
-        _within("capfilt.top_p", self.top_p, 1e-6, 1.0)
-        _within("capfilt.top_k", self.top_k, 0, 10**6)
-        _within("capfilt.num_beams", self.num_beams, 1, 64)
-        _within("capfilt.repetition_penalty", self.repetition_penalty, 1.0, 10.0)
-        _within("capfilt.max_length", self.max_length, 2, 512)
-        _within("capfilt.min_length", self.min_length, 0, self.max_length)
-        _within("capfilt.threshold", self.threshold, 0.0, 1.0)
-        _within("capfilt.batch_size", self.batch_size, 1, 4096)
-        _within("capfilt.cpus", self.cpus, 0.01, 1024)
-        _within("capfilt.gpus", self.gpus, 0.0, 64)
+        require_within("capfilt.captions_per_image", self.captions_per_image, 1, 64)
+        require_within("capfilt.top_p", self.top_p, 1e-6, 1.0)
+        require_within("capfilt.top_k", self.top_k, 0, 10**6)
+        require_within("capfilt.num_beams", self.num_beams, 1, 64)
+        require_within("capfilt.repetition_penalty", self.repetition_penalty, 1.0, 10.0)
+        require_within("capfilt.max_length", self.max_length, 2, 512)
+        require_within("capfilt.min_length", self.min_length, 0, self.max_length)
+        require_within("capfilt.threshold", self.threshold, 0.0, 1.0)
+        require_within("capfilt.batch_size", self.batch_size, 1, 4096)
+        require_within("capfilt.cpus", self.cpus, 0.01, 1024)
+        require_within("capfilt.gpus", self.gpus, 0.0, 64)
         if self.captioner is None and self.filter is None:
             raise RecipeError(
                 "captioner and filter are both null, so there is nothing to do",
@@ -73,8 +73,3 @@ class CapFiltConfig:
                 where="capfilt.captions_per_image",
                 mend="Raise num_beams, lower captions_per_image, or take decoding: nucleus.",
             )
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise RecipeError(f"{value} is not within [{low:g}, {high:g}]", where=name, mend="Give a value in that range.")
