@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -93,6 +94,15 @@ class Store:
             FileNotFoundError: it is not there.
         """
         return bytes(self._fs.cat_file(self._full(name)))
+
+    def read_all(self, folder: str) -> dict[str, bytes]:
+        """From name to content of every file directly in a folder, by name; an object store is asked in parallel."""
+        names = self.names(folder)
+        if not names:
+            return {}
+        found = self._fs.cat([self._full(f"{folder}/{name}") for name in names])
+        contents = {PurePosixPath(path).name: bytes(data) for path, data in found.items()}
+        return {name: contents[name] for name in names}
 
     def write(self, name: str, data: bytes) -> str:
         """Writes a whole file atomically, replacing what was there; returns the sha256 of ``data`` in hex.
@@ -206,6 +216,35 @@ class Store:
                 self._fs.put_file(str(local), self._full(name))
 
 
+class HashingWriter(io.RawIOBase):
+    """Passes bytes on to a file, front to back, and keeps their count and sha256."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file, self._digest, self.size = file, hashlib.sha256(), 0
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes so far, in hex."""
+        return self._digest.hexdigest()
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self.size
+
+    def write(self, data: Any) -> int:
+        """Passes all of ``data`` on."""
+        view = memoryview(data).cast("B")
+        self._file.write(view)
+        self._digest.update(view)
+        self.size += len(view)
+        return len(view)
+
+
 def open_read(url: str, *, decompress: bool = False) -> BinaryIO:
     """Opens a file for reading as a stream of bytes.
 
@@ -314,9 +353,7 @@ def identity(url: str) -> str:
     return hashlib.sha256("\n".join([*told, str(fs.ukey(path))]).encode()).hexdigest()
 
 
-def _filesystem(
-    url: str, kind: type[DestinationError] | type[SourceError]
-) -> tuple[fsspec.AbstractFileSystem, str]:
+def _filesystem(url: str, kind: type[DestinationError] | type[SourceError]) -> tuple[fsspec.AbstractFileSystem, str]:
     if not url or "\0" in url:
         raise kind("an empty path", mend="Name a file or folder.")
     try:
@@ -333,9 +370,7 @@ def _filesystem(
 def _inside(name: str) -> str:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
-        raise DestinationError(
-            f"{name!r} is not a name inside the folder", mend="Names are relative, without '..'."
-        )
+        raise DestinationError(f"{name!r} is not a name inside the folder", mend="Names are relative, without '..'.")
     return "/".join(parts)
 
 

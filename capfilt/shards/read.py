@@ -137,11 +137,7 @@ def _captions(value: Any) -> list[Caption] | None:
 
 
 def _caption(item: Any) -> Caption | None:
-    if (
-        not isinstance(item, dict)
-        or not isinstance(item.get("text"), str)
-        or not isinstance(item.get("kept"), bool)
-    ):
+    if not isinstance(item, dict) or not isinstance(item.get("text"), str) or not isinstance(item.get("kept"), bool):
         return None
     if item.get("origin") not in set(Origin):
         return None

@@ -1,0 +1,98 @@
+"""Whose folder it is: the recipe and plan that made a destination, and what differs from those at hand.
+
+Knows JSON values and a store; knows not what the fields of a recipe mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from capfilt.errors import DestinationError
+from capfilt.shards.marker import FORMAT_VERSION
+from capfilt.storage import Store
+
+_RECIPE_HEAD = (
+    "# The resolved recipe of the run that made this folder. `capfilt bootstrap --recipe` takes it as it is.\n"
+)
+
+
+def claim(store: Store, recipe: Mapping[str, Any], plan_digest: str) -> None:
+    """Makes the destination this recipe's own, or checks that it is.
+
+    The first run writes ``plan.json`` and ``recipe.yaml``; a later one must bring the same recipe and plan. Leave
+    out of ``recipe`` what does not change the result (runner, workers), so that another machine may go on.
+
+    Raises:
+        DestinationError: another recipe or source made it (each differing field is named), or other files are there.
+    """
+    recipe = plain(recipe)
+    if not store.exists("recipe.yaml"):
+        _refuse_strangers(store)
+        store.write_json("plan.json", {"format": FORMAT_VERSION, "digest": plan_digest})
+        text = yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True)
+        store.write("recipe.yaml", f"{_RECIPE_HEAD}{text}".encode())
+        return
+    differences = list(_differences(_stored_recipe(store), recipe))
+    if differences:
+        raise DestinationError(
+            "made by another recipe: " + "; ".join(differences),
+            where=store.url,
+            mend="Give the same values to go on there, or choose another folder.",
+        )
+    if not store.exists("plan.json") or store.read_json("plan.json").get("digest") != plan_digest:
+        raise DestinationError(
+            "made from other input: the source's files or their rows have changed since",
+            where=store.url,
+            mend="Choose another folder, or bring back the source as it was.",
+        )
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON would give it back: tuples as lists, enums as strings, keys as strings."""
+    return json.loads(json.dumps(value))
+
+
+def digest_of(value: Any) -> str:
+    """sha256 in hex of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_strangers(store: Store) -> None:
+    # plan.json alone is a claim that died half-way; hidden files are temporaries and file managers'.
+    strangers = [name for name in store.entries() if not name.startswith(".") and name != "plan.json"]
+    if strangers:
+        raise DestinationError(
+            f"not empty and was not made by capfilt (it holds {strangers[0]})",
+            where=store.url,
+            mend="Choose a new or empty folder.",
+        )
+
+
+def _stored_recipe(store: Store) -> Any:
+    try:
+        return yaml.safe_load(store.read("recipe.yaml"))
+    except yaml.YAMLError as error:
+        raise DestinationError(
+            "its recipe.yaml cannot be read", where=store.path("recipe.yaml"), mend="Choose another folder."
+        ) from error
+
+
+def _differences(there: Any, now: Any, path: str = "") -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(now, dict):
+        for key in sorted({*there, *now}):
+            inner = f"{path}.{key}" if path else str(key)
+            yield from _differences(there.get(key, _ABSENT), now.get(key, _ABSENT), inner)
+    elif there != now:
+        yield f"{path or 'recipe'} is {_shown(there)} there and {_shown(now)} now"
+
+
+_ABSENT = object()
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is _ABSENT else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,214 @@
+"""The commit: a part's files, then its marker; and at the end the manifest.
+
+    recipe.yaml           what was asked, written by the first run      plan.json   the digest of its parts
+    shards/00042.tar      the kept pictures                             pairs/00042.parquet   every row, no bytes
+    parts/00042.json      the marker: tallies and digests, written after them
+    manifest.json         written last: totals, digests, shards
+
+Every name is deterministic and every write atomic, so committing a part again is harmless, and what is done is
+what has a marker. Knows a store and rows; knows no engine and no source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, BinaryIO, Literal, Protocol, cast, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from capfilt.errors import DataError, DestinationError, RecipeError
+from capfilt.records import Origin, Tally, conform, replace
+from capfilt.shards.claim import claim, digest_of, plain
+from capfilt.shards.marker import FORMAT_VERSION, PartMarker, StoredFile, committed
+from capfilt.shards.parquet import write_ledger, write_parquet
+from capfilt.shards.sample import Sample, key_of
+from capfilt.shards.tar import write_tar
+from capfilt.storage import HashingWriter, Store
+
+__all__ = ["PartMarker", "SinkConfig", "claim", "commit_part", "committed", "kept_samples", "write_manifest"]
+
+ShardFormat = Literal["webdataset", "parquet", "both"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkConfig:
+    """What a committed part looks like."""
+
+    format: ShardFormat = "webdataset"
+    """Shards as ``webdataset`` tars, ``parquet``, or ``both``."""
+    keep_rejected_text: bool = True
+    """Whether rejected captions keep their text in shards and ledger; else only their scores stay."""
+
+    def __post_init__(self) -> None:
+        if self.format not in get_args(ShardFormat):
+            raise RecipeError(
+                f"unknown shard format {self.format!r}", where="sink.format", mend="Use webdataset, parquet or both."
+            )
+
+
+class Planned(Protocol):
+    """What the commit must know of a part of the plan."""
+
+    @property
+    def index(self) -> int:
+        """Its number in the plan, from 0."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Identity of the content it was cut from, in hex."""
+        ...
+
+
+def commit_part(store: Store, table: pa.Table, part: Planned, config: SinkConfig) -> PartMarker:
+    """Writes a finished part: shards, ledger, then the marker. Again with the same rows, the same bytes.
+
+    Args:
+        store: the destination.
+        table: all rows of the part (``records.SCHEMA``); a row without ``drop`` has an image and a kept caption.
+        part: its place in the plan and the digest of its content.
+        config: formats.
+
+    Raises:
+        DataError: rows of another part, a row twice, or one neither dropped nor whole.
+        DestinationError: the store refuses.
+    """
+    table = _forget_rejected(_checked(table, part), config)
+    tally = Tally.of(table)
+    wanted = _formats(config) if tally.kept else ()
+    shards = []
+    for kind, (ending, write) in _WRITERS.items():
+        name = f"shards/{part.index:05d}.{ending}"
+        if kind in wanted:
+            shards.append(_write(store, name, tally.kept, partial(write, samples=kept_samples(table))))
+        else:
+            # An attempt that died before its marker may have left one, and no marker will vouch for it.
+            store.remove(name)
+    ledger = _write(store, f"pairs/{part.index:05d}.parquet", tally.rows, partial(write_ledger, table=table))
+    marker = PartMarker(part=part.index, digest=part.digest, tally=tally, ledger=ledger, shards=tuple(shards))
+    store.write_json(f"parts/{part.index:05d}.json", marker.to_json())
+    return marker
+
+
+def kept_samples(table: pa.Table) -> Iterator[Sample]:
+    """The kept rows of a table as samples, one at a time."""
+    for at in range(table.num_rows):
+        if table.column("drop")[at].is_valid:
+            continue
+        row = {name: table.column(name)[at].as_py() for name in table.column_names}
+        meta = {name: row[name] for name in ("id", "url", "width", "height", "sha256")}
+        yield Sample(key_of(row["part"], row["row"]), row["image"], row["captions"], meta)
+
+
+def write_manifest(
+    store: Store,
+    *,
+    recipe: Mapping[str, Any],
+    source: Mapping[str, Any],
+    models: Mapping[str, Any],
+    parts_planned: int,
+) -> dict[str, Any]:
+    """Writes and returns ``manifest.json``, the last file of a run: what was done, to how much, with what result.
+
+    Args:
+        store: the destination.
+        recipe: the resolved recipe, JSON values.
+        source: the source's ``describe()``.
+        models: what captioned and filtered: from role to name, digest, ...
+        parts_planned: parts in the plan, all of which must be committed.
+
+    Raises:
+        DestinationError: a part is missing or too many, or the books do not balance.
+    """
+    markers = committed(store)
+    _check_complete(store, markers, parts_planned)
+    totals = sum((marker.tally for marker in markers.values()), Tally())
+    if not totals.balanced:
+        raise DestinationError(
+            f"{totals.rows} rows in are not {totals.kept} kept and {sum(totals.dropped.values())} dropped",
+            where=store.url,
+            mend="Run `capfilt verify` there, remove the markers it names, and run again.",
+        )
+    manifest = {
+        "format": FORMAT_VERSION,
+        "capfilt": _capfilt_version(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "recipe": plain(recipe),
+        "recipe_digest": digest_of(recipe),
+        "source": plain(source),
+        "models": plain(models),
+        "parts": parts_planned,
+        "totals": totals.to_json(),
+        "noise_ratio": {str(origin): totals.noise_ratio(origin) for origin in Origin},
+        "ledgers": [marker.ledger.to_json() for marker in markers.values()],
+        "shards": [shard.to_json() for marker in markers.values() for shard in marker.shards],
+    }
+    store.write_json("manifest.json", manifest)
+    return manifest
+
+
+_WRITERS: dict[str, tuple[str, Callable[..., int]]] = {
+    "webdataset": ("tar", write_tar),
+    "parquet": ("parquet", write_parquet),
+}
+
+
+def _formats(config: SinkConfig) -> tuple[str, ...]:
+    return tuple(_WRITERS) if config.format == "both" else (config.format,)
+
+
+def _write(store: Store, name: str, rows: int, write: Callable[[BinaryIO], object]) -> StoredFile:
+    with store.write_file(name) as file:
+        hashing = HashingWriter(file)
+        write(cast("BinaryIO", hashing))
+    return StoredFile(name=name, sha256=hashing.sha256, size=hashing.size, rows=rows)
+
+
+def _checked(table: pa.Table, part: Planned) -> pa.Table:
+    where = f"part {part.index}"
+    table = conform(table, where=where)
+    if pc.unique(table.column("part")).to_pylist() not in ([part.index], []):
+        raise DataError("rows of another part", where=where)
+    if pc.count_distinct(table.column("row")).as_py() != table.num_rows:
+        raise DataError("a row is there twice", where=where)
+    # Column by column: filtering would copy every picture.
+    kept = pc.is_null(table.column("drop")).to_pylist()
+    whole = pc.is_valid(table.column("image")).to_pylist()
+    for at, captions in enumerate(table.column("captions").to_pylist()):
+        if kept[at] and not (whole[at] and any(caption["kept"] for caption in captions)):
+            row = table.column("row")[at].as_py()
+            raise DataError("neither dropped nor whole (an image and a kept caption)", where=f"{where}, row {row}")
+    return table
+
+
+def _forget_rejected(table: pa.Table, config: SinkConfig) -> pa.Table:
+    if config.keep_rejected_text:
+        return table
+    rows = table.column("captions").to_pylist()
+    told = [[c if c["kept"] else {**c, "text": ""} for c in captions] for captions in rows]
+    return replace(table, {"captions": told})
+
+
+def _check_complete(store: Store, markers: Mapping[int, PartMarker], planned: int) -> None:
+    missing = [index for index in range(planned) if index not in markers]
+    if missing:
+        some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise DestinationError(
+            f"{len(missing)} of {planned} parts are not done: {some}", where=store.url, mend="Run again to go on."
+        )
+    if len(markers) > planned:
+        raise DestinationError(
+            f"{len(markers)} parts are done, but {planned} are planned", where=store.url, mend="Choose another folder."
+        )
+
+
+def _capfilt_version() -> str:
+    try:
+        return version("capfilt")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,184 @@
+"""A name is whole or absent; what is refused leaves no trace."""
+
+import gzip
+import hashlib
+import os
+import pickle
+import threading
+
+import fsspec
+import pytest
+
+from capfilt import storage
+from capfilt.errors import DestinationError, SourceError
+from capfilt.storage import Store, expand, identity, open_read, sha256_file
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request, tmp_path):
+    if request.param == "local":
+        yield Store(str(tmp_path / "dest"))
+        return
+    yield Store(f"memory://{tmp_path.name}/dest")
+    fsspec.filesystem("memory").rm("/", recursive=True)
+
+
+def everything(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_written_is_read_and_its_digest_told(store):
+    assert store.write("a/b.bin", b"bytes") == hashlib.sha256(b"bytes").hexdigest()
+    assert store.read("a/b.bin") == b"bytes"
+    assert store.exists("a/b.bin")
+    assert store.names("a") == ["b.bin"]
+    assert store.names("nowhere") == []
+    assert store.entries() == ["a"]
+    store.remove("a/b.bin")
+    store.remove("a/b.bin")
+    assert not store.exists("a/b.bin")
+
+
+def test_json_is_stable_and_ends_in_a_newline(store):
+    first = store.write_json("x.json", {"b": 1, "a": ["é"]})
+    assert store.read("x.json") == '{\n "a": [\n  "é"\n ],\n "b": 1\n}\n'.encode()
+    assert store.write_json("x.json", {"a": ["é"], "b": 1}) == first
+    assert store.read_json("x.json") == {"a": ["é"], "b": 1}
+
+
+def test_damaged_json_names_the_file(store):
+    store.write("x.json", b"{")
+    with pytest.raises(DestinationError, match=r"x\.json"):
+        store.read_json("x.json")
+
+
+def test_a_stream_appears_whole_or_not_at_all(store):
+    with store.write_file("f") as file:
+        file.write(b"new")
+        assert not store.exists("f")
+    with pytest.raises(ZeroDivisionError), store.write_file("f") as file:  # noqa: PT012
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert store.read("f") == b"new"
+    assert store.names() == ["f"]
+
+
+def test_a_failed_stream_leaves_no_temporary(tmp_path):
+    with pytest.raises(ZeroDivisionError), Store(str(tmp_path)).write_file("f"):
+        raise ZeroDivisionError
+    assert everything(tmp_path) == []
+
+
+def test_temporaries_of_the_dead_are_not_names(tmp_path):
+    (tmp_path / ".f.123456.tmp").write_bytes(b"half")
+    assert Store(str(tmp_path)).names() == []
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "a\\..\\b", "a\0b"])
+def test_names_stay_inside(store, name):
+    with pytest.raises(DestinationError):
+        store.write(name, b"")
+
+
+def test_writers_of_one_name_are_harmless(tmp_path):
+    store, data = Store(str(tmp_path)), [bytes([n]) * 100_000 for n in range(4)]
+    workers = [threading.Thread(target=store.write, args=("f", piece)) for piece in data for _ in range(5)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert store.read("f") in data
+    assert everything(tmp_path) == ["f"]
+
+
+def test_stores_travel_to_workers(store):
+    store.write("f", b"1")
+    assert pickle.loads(pickle.dumps(store)).read("f") == b"1"
+
+
+def test_a_relative_folder_is_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store("out")
+    monkeypatch.chdir("/")
+    store.write("f", b"")
+    assert (tmp_path / "out" / "f").exists()
+
+
+def test_writable_leaves_no_trace(store, tmp_path):
+    store.check_writable()
+    assert store.entries() == []
+    assert everything(tmp_path) == []
+
+
+def test_a_file_in_the_way_is_told(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DestinationError, match="is a file") as told:
+        Store(str(tmp_path / "file" / "dest")).check_writable()
+    assert told.value.mend
+    with pytest.raises(DestinationError, match="cannot be written"):
+        Store(str(tmp_path / "file" / "dest")).write("x", b"")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder nobody can write")  # noqa: PTH112
+def test_a_refused_folder_is_told():
+    with pytest.raises(DestinationError) as told:
+        Store("/proc/self/capfilt/dest").check_writable()
+    assert told.value.where == "/proc/self/capfilt/dest"
+
+
+def test_unknown_schemes_are_the_user_s_mistake():
+    with pytest.raises(DestinationError, match="no filesystem"):
+        Store("nosuch://x")
+    with pytest.raises(SourceError, match="no filesystem"):
+        expand("nosuch://x")
+
+
+def test_expand_takes_a_file_a_folder_or_a_glob(tmp_path):
+    for name in ("b.csv", "a.csv", "deep/c.csv", ".hidden", "_SUCCESS", "_tmp/d.csv", "odd[1].csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    at = lambda *names: [str(tmp_path / name) for name in names]  # noqa: E731
+    assert expand(str(tmp_path)) == at("a.csv", "b.csv", "deep/c.csv", "odd[1].csv")
+    assert expand(str(tmp_path / "[ab].csv")) == at("a.csv", "b.csv")
+    assert expand(str(tmp_path / "odd[1].csv")) == at("odd[1].csv")
+    for nothing in ("none", "*.parquet"):
+        with pytest.raises(SourceError):
+            expand(str(tmp_path / nothing))
+
+
+def test_expand_of_a_bucket_gives_urls():
+    store = Store("memory://bucket/in")
+    store.write("a.csv", b"x")
+    (url,) = expand("memory://bucket/in/*.csv")
+    assert url.startswith("memory://")
+    assert open_read(url).read() == b"x"
+    store.remove("a.csv")
+
+
+def test_reading_opens_packed_files_on_request(tmp_path):
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress(b"a") + gzip.compress(b"b"))
+    assert open_read(str(path), decompress=True).read() == b"ab"
+    assert open_read(str(path)).read()[:2] == b"\x1f\x8b"
+    with pytest.raises(SourceError, match="no such file"):
+        open_read(str(tmp_path / "none"))
+    with pytest.raises(SourceError, match="cannot be read"):
+        open_read(str(tmp_path))
+
+
+def test_identity_follows_content(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"1")
+    assert sha256_file(str(path)) == identity(str(path)) == hashlib.sha256(b"1").hexdigest()
+    remote = Store("memory://ident")
+    remote.write("f", b"1")
+    before = identity(remote.path("f"))
+    assert before == identity(remote.path("f"))
+    remote.write("f", b"22")
+    assert identity(remote.path("f")) != before
+    remote.remove("f")
+
+
+def test_sizes(tmp_path):
+    (tmp_path / "f").write_bytes(b"123")
+    assert storage.size_of(str(tmp_path / "f")) == 3
