@@ -1,0 +1,88 @@
+"""The geometry of the report's charts, in percent of their plot: the templates only draw it.
+
+Knows numbers; knows no HTML and no captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from capfilt.report.measures import LENGTH_BINS, SCORE_BINS, Counts, OriginFacts, noise_over_thresholds
+
+SCORE_BARS = 40
+LONGEST_BAR = 30
+"""Captions of so many words or more share the last bar of the length chart."""
+STEPS = 100
+"""The threshold slider and curve have this many steps over [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One bar of a histogram: place, width and height in percent of the plot."""
+
+    x: float
+    width: float
+    height: float
+    below: bool
+    """Whether it lies wholly below the marked threshold."""
+    label: str
+    """What it says, for a pointer or a screen reader."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A share over thresholds 0, 1/STEPS, ..., 1."""
+
+    name: str
+    """Origin, or ``images`` for pictures that keep at least one text."""
+    values: tuple[float, ...]
+    """Shares in [0, 1]. ``[STEPS + 1]``"""
+
+    @property
+    def points(self) -> str:
+        """SVG polyline points in a 100 by 100 box."""
+        return " ".join(f"{100 * i / STEPS:g},{100 - 100 * v:.2f}" for i, v in enumerate(self.values))
+
+    def at(self, threshold: float) -> float:
+        """The share at the nearest step."""
+        return self.values[round(threshold * STEPS)]
+
+
+def score_bars(scores: Counts, threshold: float) -> list[Bar]:
+    """A histogram of ITM scores as bars, the highest filling the plot."""
+    counts = scores.reshape(SCORE_BARS, SCORE_BINS // SCORE_BARS).sum(axis=1)
+    borders = np.linspace(0, 1, SCORE_BARS + 1)
+    labels = [f"{low:.3g} to {high:.3g}: {n:,}" for low, high, n in zip(borders, borders[1:], counts, strict=False)]
+    return _bars(counts, labels, [bool(high <= threshold + 1e-9) for high in borders[1:]])
+
+
+def length_bars(lengths: Counts) -> list[Bar]:
+    """A histogram of caption lengths in words as bars, the highest filling the plot."""
+    assert LONGEST_BAR < LENGTH_BINS  # noqa: S101 - of two constants
+    counts = np.append(lengths[:LONGEST_BAR], lengths[LONGEST_BAR:].sum())
+    labels = [f"{words} words: {n:,}" for words, n in enumerate(counts)]
+    labels[1] = f"1 word: {counts[1]:,}"
+    labels[-1] = f"{LONGEST_BAR} words or more: {counts[-1]:,}"
+    return _bars(counts, labels, [False] * len(counts))
+
+
+def curves(origins: Sequence[OriginFacts], best: Counts) -> list[Curve]:
+    """The noise ratio of each scored origin, and the share of pictures kept, over thresholds."""
+    every = SCORE_BINS // STEPS
+    noise = [(facts.origin, noise_over_thresholds(facts.scores)) for facts in origins if facts.scored]
+    if best.sum():
+        noise.append(("images", 1 - noise_over_thresholds(best)))
+    return [Curve(name=name, values=tuple(float(v) for v in values[::every])) for name, values in noise]
+
+
+def _bars(counts: Counts, labels: Sequence[str], below: Sequence[bool]) -> list[Bar]:
+    top = max(1, int(counts.max()))
+    step = 100 / len(counts)
+    return [
+        # A few captions among millions must still be seen.
+        Bar(x=i * step, width=0.86 * step, height=max(100 * int(n) / top, 1.2) if n else 0, below=under, label=label)
+        for i, (n, label, under) in enumerate(zip(counts, labels, below, strict=True))
+    ]

@@ -1,0 +1,231 @@
+"""Everything the report says, gathered from a destination in one pass and constant memory.
+
+Reads the commit markers, the manifest if the run is finished, ``pairs/*.parquet`` one part at a time and a few
+shards for pictures. Knows no HTML.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from capfilt.errors import DataError, DestinationError
+from capfilt.records import LEDGER_SCHEMA, Drop, Origin, Tally
+from capfilt.report.gallery import Card, Gallery, Verdict, change, shorten, thumbnail, with_pictures
+from capfilt.report.meanings import DROPS, FETCH
+from capfilt.report.measures import CaptionMeasures, Counts, OriginFacts
+from capfilt.report.sketches import Frequent, Pick, hash64
+from capfilt.shards.marker import PartMarker, committed
+from capfilt.shards.read import samples
+from capfilt.storage import Store
+
+BATCH_ROWS = 8192
+MAX_GALLERY = 120
+"""Most pictures of one verdict: four of these, each at most some 20 kB, keep the page under 10 MB."""
+EXAMPLES = 3
+"""Rows shown for each reason of dropping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One dropped row: where it was and what was the matter with it."""
+
+    url: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """What the report says, as values."""
+
+    url: str
+    """Where the data set is."""
+    tally: Tally
+    """The books, counted from the ledger."""
+    promised: Tally
+    """The books as the commit markers say them; equal to ``tally`` unless something was damaged."""
+    parts: int
+    """Committed parts."""
+    parts_planned: int | None
+    """Parts of the whole run; None while it is not finished."""
+    threshold: float | None
+    """The recipe's threshold on P(match); None if the run had no filter."""
+    decoding: str
+    """How synthetic captions were written; empty if unknown."""
+    origins: tuple[OriginFacts, ...]
+    """Facts by origin, original texts first."""
+    best: Counts
+    """Pictures by their best ITM score."""
+    examples: Mapping[str, tuple[Example, ...]]
+    """A few rows for each reason of dropping."""
+    hosts: tuple[tuple[str, int], ...]
+    """Hosts that lost most rows in fetching, with how many."""
+    gallery: Mapping[Verdict, tuple[Card, ...]]
+    """The shown rows by verdict."""
+    seen: Mapping[Verdict, int]
+    """How many rows of each verdict there are in all."""
+    recipe: Mapping[str, Any]
+    """The resolved recipe; empty while the run is not finished."""
+    models: Mapping[str, Any]
+    """What is known of the models; empty while the run is not finished."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every planned part is there."""
+        return self.parts_planned == self.parts
+
+
+def gather(store: Store, *, gallery: int = 48, seed: int = 0) -> ReportData:
+    """Reads a finished or unfinished destination.
+
+    Args:
+        store: the destination of a run.
+        gallery: pictures shown of each verdict, within [0, ``MAX_GALLERY``]; more are cut to that.
+        seed: chooses which ones.
+
+    Raises:
+        DestinationError: no part of a run is finished there.
+        DataError: a ledger file that a marker vouches for is missing or damaged.
+    """
+    markers = committed(store)
+    if not markers:
+        raise DestinationError(
+            "there is nothing to report: no part of a run is finished here",
+            where=store.url,
+            mend="Name the DEST of a `capfilt bootstrap` run.",
+        )
+    manifest = _manifest(store)
+    sums = _Sums(Gallery(min(max(gallery, 0), MAX_GALLERY), seed, sorted(markers)), seed)
+    for marker in markers.values():
+        for batch in _ledger(store, marker):
+            sums.add(batch)
+    return _data(store, manifest, sums, markers)
+
+
+class _Sums:
+    """The running sums over the ledger."""
+
+    def __init__(self, gallery: Gallery, seed: int) -> None:
+        self.tally = Tally()
+        self.captions = CaptionMeasures()
+        self.gallery = gallery
+        self.hosts = Frequent()
+        self.examples: dict[str, Pick[Example]] = {}
+        self._seed = seed
+
+    def add(self, table: pa.Table) -> None:
+        self.tally += Tally.of(table)
+        drop = table.column("drop")
+        judged = pc.or_(pc.is_null(drop), pc.equal(drop, str(Drop.NO_CAPTION_KEPT)).fill_null(False))
+        reached = table.filter(judged)
+        if reached.num_rows:
+            self.captions.add(reached)
+            self.gallery.add(reached)
+        self._add_dropped(table.filter(pc.invert(judged)))
+
+    def _add_dropped(self, table: pa.Table) -> None:
+        rows = table.select(["id", "part", "row", "url", "drop", "detail"]).to_pylist()
+        hosts = Counter(_host(row["url"]) for row in rows if DROPS.get(row["drop"], ("",))[0] == FETCH)
+        self.hosts.add({host: count for host, count in hosts.items() if host})
+        for row in rows:
+            pick = self.examples.setdefault(row["drop"], Pick(EXAMPLES))
+            key = (hash64(self._seed, row["id"]), row["part"], row["row"])
+            if pick.wants(key):
+                pick.put(key, Example(url=shorten(row["url"] or ""), detail=shorten(row["detail"] or "")))
+
+
+def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mapping[int, PartMarker]) -> ReportData:
+    stage = manifest.get("recipe", {}).get("capfilt") or {}
+    scored = any(sums.tally.texts.values())
+    cards = {verdict: sums.gallery.chosen(verdict) for verdict in Verdict}
+    # The order within a random choice may help the reader: the clearest changes first.
+    cards[Verdict.CHANGED].sort(key=change, reverse=True)
+    small = _thumbnails(store, markers, [card for chosen in cards.values() for card in chosen])
+    return ReportData(
+        url=store.url,
+        tally=sums.tally,
+        promised=sum((marker.tally for marker in markers.values()), Tally()),
+        parts=len(markers),
+        parts_planned=manifest.get("parts"),
+        threshold=float(stage.get("threshold", 0.5)) if scored else None,
+        decoding=str(stage.get("decoding", "")),
+        origins=sums.captions.facts([Origin.WEB, Origin.HUMAN, Origin.SYNTHETIC]),
+        best=sums.captions.best,
+        examples={reason: tuple(pick.chosen()) for reason, pick in sorted(sums.examples.items())},
+        hosts=tuple(sums.hosts.top(5)),
+        gallery={verdict: with_pictures(chosen, small) for verdict, chosen in cards.items()},
+        seen={verdict: sums.gallery.seen(verdict) for verdict in Verdict},
+        recipe=manifest.get("recipe", {}),
+        models=manifest.get("models", {}),
+    )
+
+
+def _manifest(store: Store) -> dict[str, Any]:
+    """The manifest; of an unfinished run only its recipe."""
+    if store.exists("manifest.json"):
+        manifest: dict[str, Any] = store.read_json("manifest.json")
+        return manifest
+    try:
+        recipe = yaml.safe_load(store.read("recipe.yaml")) if store.exists("recipe.yaml") else {}
+    except yaml.YAMLError:
+        # `bootstrap` refuses such a folder with its reason; the page can do without.
+        recipe = {}
+    return {"recipe": recipe if isinstance(recipe, dict) else {}}
+
+
+def _ledger(store: Store, marker: PartMarker) -> Iterator[pa.Table]:
+    name = marker.ledger.name
+    try:
+        file = pq.ParquetFile(pa.BufferReader(store.read(name)))
+        for batch in file.iter_batches(batch_size=BATCH_ROWS):
+            yield pa.Table.from_batches([batch]).cast(LEDGER_SCHEMA)
+    except (ValueError, KeyError, OSError) as error:
+        raise DataError(
+            f"the ledger of a finished part cannot be read: {error}",
+            where=store.path(name),
+            mend=f"Remove parts/{marker.part:05d}.json and run the bootstrap again; only that part is redone.",
+        ) from error
+
+
+def _thumbnails(store: Store, markers: Mapping[int, PartMarker], cards: Sequence[Card]) -> dict[str, bytes]:
+    """Small pictures by row id, for those cards whose picture the shards hold."""
+    wanted: dict[int, set[str]] = {}
+    for card in cards:
+        if card.verdict is not Verdict.NOTHING:
+            wanted.setdefault(card.part, set()).add(card.id)
+    found: dict[str, bytes] = {}
+    for part, ids in sorted(wanted.items()):
+        # Where a run wrote both formats either will do.
+        for shard in markers[part].shards[:1]:
+            found.update(_pictures(store.path(shard.name), ids))
+    return found
+
+
+def _pictures(url: str, ids: set[str]) -> Iterator[tuple[str, bytes]]:
+    # A damaged shard is `verify`'s to tell; the page says of a picture that it could not be read.
+    for sample in samples([url], on_bad=_pass_over):
+        id_ = str(sample.meta.get("id", ""))
+        if id_ in ids:
+            ids.remove(id_)
+            yield id_, thumbnail(sample.image)
+        if not ids:
+            return
+
+
+def _pass_over(_name: str, _reason: str) -> None:
+    pass
+
+
+def _host(url: str | None) -> str:
+    try:
+        return shorten(urlsplit(url or "").hostname or "", 80)
+    except ValueError:
+        return ""

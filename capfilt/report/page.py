@@ -1,0 +1,147 @@
+"""The report as one HTML page: arranges what was gathered and hands it to the template.
+
+Knows what a reader wants to see first; counts nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+from capfilt.records import Origin
+from capfilt.report import charts
+from capfilt.report.findings import findings
+from capfilt.report.gallery import Card, Verdict, shorten
+from capfilt.report.gather import Example, ReportData, gather
+from capfilt.report.meanings import (
+    DROPS,
+    ORIGINS,
+    PAPER_NOISE_BEAM,
+    PAPER_NOISE_NUCLEUS,
+    PLURALS,
+)
+from capfilt.report.rendering import page
+from capfilt.storage import Store
+
+NAME = "report.html"
+
+_GALLERIES = {
+    Verdict.CHANGED: (
+        "Changed",
+        "The filter removed the text that came with the picture and kept a synthetic one: what CapFilt is for "
+        "(the paper's Figure 4). The clearest changes of a random choice come first.",
+    ),
+    Verdict.AGREED: ("Kept", "The original text was kept, or no original was there to be removed. A random choice."),
+    Verdict.DOUBTED: (
+        "Synthetic removed",
+        "The original text was kept and the synthetic caption removed: the captioner's mistakes. A random choice.",
+    ),
+    Verdict.NOTHING: (
+        "Nothing kept",
+        "The filter found that no text fits. The picture is not in the data set, so only its texts are here. "
+        "A random choice.",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BookLine:
+    """One line of the books; ``start`` and ``width`` place its bar, in percent of all rows."""
+
+    name: str
+    meaning: str
+    rows: int
+    share: float
+    start: float
+    width: float
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One gallery."""
+
+    verdict: Verdict
+    name: str
+    meaning: str
+    seen: int
+    cards: tuple[Card, ...]
+
+
+def render(data: ReportData) -> str:
+    """The page: one self-contained HTML document, under 10 MB, that loads nothing."""
+    curves = charts.curves(data.origins, data.best)
+    return page(
+        "report.html",
+        script="report.js",
+        data=data,
+        findings=findings(data),
+        books=list(_books(data)),
+        origins=ORIGINS,
+        plurals=PLURALS,
+        noise={facts.origin: facts.noise_ratio for facts in data.origins},
+        made=next((facts for facts in data.origins if facts.origin == Origin.SYNTHETIC), None),
+        reference=_reference(data.decoding),
+        charts=charts,
+        shorten=shorten,
+        curves=curves,
+        thresholds=[step / 10 for step in range(1, 10)],
+        galleries=[section for section in _sections(data) if section.seen],
+        recipe=_yaml(dict(data.recipe)),
+        models=_yaml(dict(data.models)),
+    )
+
+
+def write_report(store: Store, *, gallery: int = 48, seed: int = 0) -> str:
+    """Writes ``report.html`` into the destination and returns its full path.
+
+    Args:
+        store: the destination of a finished or unfinished run.
+        gallery: pictures shown of each verdict, within [0, 120].
+        seed: chooses which ones.
+
+    Raises:
+        DestinationError: no part is finished there, or it cannot be written.
+        DataError: its ledger is damaged.
+    """
+    store.write(NAME, render(gather(store, gallery=gallery, seed=seed)).encode())
+    return store.path(NAME)
+
+
+def _books(data: ReportData) -> Iterator[BookLine]:
+    """The dropped rows in the order of the run; the bars stand so that all of them and the kept rows fill the whole."""
+    tally = data.tally
+    whole = max(1, tally.rows)
+    left = tally.rows
+    # An unknown reason, of a newer version's ledger, is shown under its own name at the end.
+    for reason in [*DROPS, *sorted(set(tally.dropped) - set(DROPS))]:
+        rows = tally.dropped.get(reason, 0)
+        if not rows:
+            continue
+        left -= rows
+        _, name, meaning = DROPS.get(reason, ("", reason, ""))
+        yield BookLine(
+            name=name,
+            meaning=meaning,
+            rows=rows,
+            share=rows / whole,
+            start=100 * left / whole,
+            width=100 * rows / whole,
+            examples=data.examples.get(reason, ()),
+        )
+
+
+def _sections(data: ReportData) -> Iterator[Section]:
+    for verdict, (name, meaning) in _GALLERIES.items():
+        yield Section(verdict=verdict, name=name, meaning=meaning, seen=data.seen[verdict], cards=data.gallery[verdict])
+
+
+def _reference(decoding: str) -> tuple[float, str]:
+    """The paper's noise ratio of synthetic captions, and how they were written there."""
+    return (PAPER_NOISE_BEAM, "beam search") if decoding == "beam" else (PAPER_NOISE_NUCLEUS, "nucleus sampling")
+
+
+def _yaml(value: dict[str, object]) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True) if value else ""
