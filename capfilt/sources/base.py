@@ -1,0 +1,202 @@
+"""What a source is: something that can be cut into parts before anything is read, and then read part by part.
+
+Knows the record and how a bad row becomes a drop; knows no file format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal, Protocol, get_args
+
+import pyarrow as pa
+
+from capfilt.errors import RecipeError, SourceError
+from capfilt.records import Caption, Drop, row_id, web_caption
+from capfilt.storage import identity, size_of
+
+SourceKind = Literal["auto", "table", "webdataset", "folder"]
+SourceOrigin = Literal["web", "human"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Where rows come from and how they are read."""
+
+    path: str
+    """A file, a folder or a glob; a local path or any URL fsspec knows."""
+    kind: SourceKind = "auto"
+    """``table`` of URLs and texts, ``webdataset`` tars, a ``folder`` of pictures; ``auto`` tells by the names."""
+    url_column: str = "url"
+    """A table's column of picture addresses; the default also finds the usual other names (URL, image_url, ...)."""
+    caption_column: str = "caption"
+    """A table's column of texts; the default also finds the usual other names (TEXT, text, alt_text, title, ...)."""
+    origin: SourceOrigin = "web"
+    """Who wrote the texts: ``web`` (scraped) or ``human`` (annotated)."""
+    url_base: str = ""
+    """Put before addresses of a table that have no scheme, as ``https://host/folder/``; empty leaves them."""
+
+    def __post_init__(self) -> None:
+        for name, kind in (("kind", SourceKind), ("origin", SourceOrigin)):
+            if getattr(self, name) not in get_args(kind):
+                raise RecipeError(
+                    f"{getattr(self, name)!r} is unknown",
+                    where=f"source.{name}",
+                    mend=f"Use one of: {', '.join(get_args(kind))}.",
+                )
+        for name in ("path", "url_column", "caption_column"):
+            if not getattr(self, name):
+                raise RecipeError("it is empty", where=f"source.{name}", mend="Name it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Rows [start, stop) of one file: what is read, worked on and committed as one."""
+
+    index: int
+    """Its number in the plan, from 0."""
+    file: str
+    """Absolute path or URL; for a folder of pictures, the folder."""
+    start: int
+    """First row, from 0 within the file."""
+    stop: int
+    """One after the last row."""
+    digest: str
+    """Identity of (the file's content, start, stop), in hex: the same wherever the file lies."""
+
+
+class Source(Protocol):
+    """Where rows come from. It must pickle: plain fields, no open files."""
+
+    @property
+    def has_bytes(self) -> bool:
+        """Whether rows carry images already (raw: as hostile as the web's)."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """Whose captions they are."""
+        ...
+
+    def parts(self, part_rows: int) -> list[Part]:
+        """The plan: parts of at most ``part_rows`` rows, in order, from metadata or counting.
+
+        Raises:
+            SourceError: the input is missing, empty or not what it says it is.
+        """
+        ...
+
+    def read(self, part: Part) -> pa.Table:
+        """The part's rows as ``records.SCHEMA``; a bad row is a drop in its place, numbered like any other.
+
+        Raises:
+            SourceError: the file is gone or no longer what it was.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What it is, as JSON values: kind, files with digest and size, rows, columns."""
+        ...
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A file of a source and how many rows it has."""
+
+    file: str
+    rows: int
+
+
+def cut(counted: Sequence[Counted], part_rows: int, digests: dict[str, str]) -> list[Part]:
+    """Parts of at most ``part_rows`` rows, as equal as can be within a file; none crosses files.
+
+    Raises:
+        RecipeError: ``part_rows`` is less than 1.
+    """
+    if part_rows < 1:
+        raise RecipeError(f"{part_rows} is out of range", where="plan.part_rows", mend="Give 1 or more.")
+    parts: list[Part] = []
+    for item in counted:
+        for start, stop in _ranges(item.rows, part_rows):
+            digest = hashlib.sha256(f"{digests[item.file]}\n{start}\n{stop}".encode()).hexdigest()
+            parts.append(Part(index=len(parts), file=item.file, start=start, stop=stop, digest=digest))
+    return parts
+
+
+def _ranges(rows: int, part_rows: int) -> Iterator[tuple[int, int]]:
+    count = -(-rows // part_rows)
+    # 1001 rows in parts of 1000 are 501 and 500: a last part of one row would cost a whole file for it.
+    for at in range(count):
+        yield rows * at // count, rows * (at + 1) // count
+
+
+def described(kind: str, counted: Sequence[Counted], digests: dict[str, str], **more: Any) -> dict[str, Any]:
+    """A source's ``describe()``: its files by base name, so that where they lay is not part of the result."""
+    files = [
+        {
+            "name": PurePosixPath(item.file).name,
+            "rows": item.rows,
+            "size": size_of(item.file),
+            "digest": digests[item.file],
+        }
+        for item in counted
+    ]
+    return {"kind": kind, "rows": sum(item.rows for item in counted), "files": files, **more}
+
+
+def identities(files: Sequence[str]) -> dict[str, str]:
+    """From file to the digest of its content, each read once."""
+    return {file: identity(file) for file in files}
+
+
+def row_of(
+    part: Part, row: int, *, url: str | None, text: str, origin: str, image: bytes | None = None
+) -> dict[str, Any]:
+    """A row as the record has it; without an address it is a drop."""
+    told: dict[str, Any] = {
+        "id": row_id(url or "", text),
+        "part": part.index,
+        "row": row,
+        "url": url,
+        "image": image,
+        "captions": _captions(text, origin),
+    }
+    if not url:
+        told |= {"drop": str(Drop.NO_URL), "detail": "The row has no picture address."}
+    return told
+
+
+def unreadable(part: Part, row: int, *, where: str, text: str, detail: str) -> dict[str, Any]:
+    """A row that could not be read, in its place.
+
+    Args:
+        part: the part it belongs to.
+        row: its number.
+        where: what stands for its address in its id (the raw line, the member's name).
+        text: its caption, as far as known.
+        detail: a sentence saying what is wrong with it.
+    """
+    return {
+        "id": row_id(where, text),
+        "part": part.index,
+        "row": row,
+        "url": None,
+        "captions": [],
+        "drop": str(Drop.UNREADABLE_ROW),
+        "detail": detail,
+    }
+
+
+def _captions(text: str, origin: str) -> list[Caption]:
+    return [web_caption(text, origin)] if text else []
+
+
+def changed(part: Part) -> SourceError:
+    """The error of a file that has fewer rows than when it was planned."""
+    return SourceError(
+        f"it has fewer than {part.stop} rows now, which is what the plan counted",
+        where=part.file,
+        mend="Leave the source as it is while it is worked on; start again in another folder.",
+    )
