@@ -34,7 +34,8 @@ _OTHERS = {
     b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 picture, which is not supported",
     b"\x1aE\xdf\xa3": "a video",
 }
-_MARKUP = re.compile(rb"<\s*(?:!doctype\s+html|html|head|body|script|title|meta|div|p|h1)\b", re.IGNORECASE)
+_HTML = re.compile(rb"<\s*(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_MARKUP = re.compile(rb"<\s*(?:script|title|meta|div|p|h1|a|b|center)\b", re.IGNORECASE)
 _MAX_SEGMENTS = 4096
 _MAX_SCANS = 256
 _MAX_VALUES = 200_000
@@ -55,15 +56,19 @@ def resemblance(data: bytes) -> str:
     if not data:
         return "is empty"
     head = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
-    if b"<svg" in head.lower() and head.startswith(b"<"):
-        return "looks like an SVG drawing, which is never rendered"
-    if _MARKUP.search(head) and head.startswith(b"<"):
-        return "looks like an HTML page"
-    if head.startswith(b"<?xml"):
-        return "looks like XML"
+    if head.startswith(b"<"):
+        return _markup_resemblance(head)
     if head[:1] in (b"{", b"["):
         return "looks like JSON"
     return _binary_resemblance(data)
+
+
+def _markup_resemblance(head: bytes) -> str:
+    if _HTML.search(head):
+        return "looks like an HTML page"
+    if b"<svg" in head.lower():
+        return "looks like an SVG drawing, which is never rendered"
+    return "looks like an HTML page" if _MARKUP.match(head) else "looks like XML"
 
 
 def _binary_resemblance(data: bytes) -> str:
