@@ -23,7 +23,11 @@ from capfilt.report.sketches import Pick, hash64
 
 THUMBNAIL_SIDE = 160
 """Longer side of a picture on the page, px."""
-MAX_TEXT = 400
+THUMBNAIL_BYTES = 12_000
+"""A picture that is larger at good quality is written at a lower one."""
+MAX_CAPTIONS = 6
+"""Most texts shown of one picture."""
+MAX_TEXT = 300
 """Longest text shown, in characters; a caption is a stranger's text and may be a megabyte."""
 PARTS_TOGETHER = 8
 """Picks come from so many parts before the next ones are touched, so that few shards are read."""
@@ -127,9 +131,14 @@ def thumbnail(image: bytes, side: int = THUMBNAIL_SIDE) -> bytes:
     except DataError:
         return b""
     small.thumbnail((side, side))
-    out = BytesIO()
-    small.save(out, "JPEG", quality=78, optimize=True)
-    return out.getvalue()
+    data = b""
+    for quality in (78, 50, 25, 10):
+        out = BytesIO()
+        small.save(out, "JPEG", quality=quality, optimize=True)
+        data = out.getvalue()
+        if len(data) <= THUMBNAIL_BYTES:
+            break
+    return data
 
 
 def shorten(text: str, most: int = MAX_TEXT) -> str:
@@ -155,6 +164,6 @@ def _card(table: pa.Table, index: int, verdict: Verdict) -> Card:
         url=shorten(row["url"] or ""),
         width=row["width"],
         height=row["height"],
-        captions=tuple(Caption(**{**caption, "text": shorten(caption["text"])}) for caption in captions[:8]),
+        captions=tuple(Caption(**{**caption, "text": shorten(caption["text"])}) for caption in captions[:MAX_CAPTIONS]),
         verdict=verdict,
     )

@@ -28,8 +28,8 @@ from capfilt.shards.read import samples
 from capfilt.storage import Store
 
 BATCH_ROWS = 8192
-MAX_GALLERY = 120
-"""Most pictures of one verdict: four of these, each at most some 20 kB, keep the page under 10 MB."""
+MAX_GALLERY = 96
+"""Most pictures of one verdict: with bounded texts and thumbnails the page stays under 10 MB, whatever they hold."""
 EXAMPLES = 3
 """Rows shown for each reason of dropping."""
 

@@ -37,7 +37,9 @@ class OriginFacts:
     scored: int
     """Captions with an ITM score."""
     kept: int
-    """Captions whose verdict is kept."""
+    """Captions whose verdict is kept, scored or not."""
+    removed: int
+    """Scored captions whose verdict is not kept."""
     scores: Counts
     """Captions by ITM score, ``SCORE_BINS`` bins over [0, 1]."""
     lengths: Counts
@@ -59,7 +61,7 @@ class OriginFacts:
     @property
     def noise_ratio(self) -> float | None:
         """The share of scored captions that the filter removed, in [0, 1]; None if none was scored."""
-        return 1 - self.kept / self.scored if self.scored else None
+        return self.removed / self.scored if self.scored else None
 
     @property
     def repeated_share(self) -> float | None:
@@ -98,7 +100,7 @@ class _OriginSum:
     """The running sums of one origin."""
 
     def __init__(self) -> None:
-        self.texts = self.scored = self.kept = 0
+        self.texts = self.scored = self.kept = self.removed = 0
         self.scores: Counts = np.zeros(SCORE_BINS, np.int64)
         self.lengths: Counts = np.zeros(LENGTH_BINS, np.int64)
         self.words = Distinct()
@@ -107,9 +109,11 @@ class _OriginSum:
 
     def add(self, captions: pa.StructArray) -> None:
         scores = captions.field("itm").drop_null().to_numpy(zero_copy_only=False)
+        kept, scored = captions.field("kept"), pc.is_valid(captions.field("itm"))
         self.texts += len(captions)
         self.scored += len(scores)
-        self.kept += int(pc.sum(captions.field("kept")).as_py() or 0)
+        self.kept += _count(kept)
+        self.removed += _count(pc.and_not(scored, kept))
         self.scores += _score_counts(scores)
         texts = pc.utf8_trim_whitespace(pc.utf8_lower(captions.field("text")))
         # A data set may have been told to forget the text of what it rejected.
@@ -133,6 +137,7 @@ class _OriginSum:
             texts=self.texts,
             scored=self.scored,
             kept=self.kept,
+            removed=self.removed,
             scores=self.scores,
             lengths=self.lengths,
             words=self.words.count(),
@@ -146,6 +151,10 @@ def noise_over_thresholds(scores: Counts) -> npt.NDArray[np.float64]:
     """For each threshold 0, 1/SCORE_BINS, ..., 1: the share of scores below it, in [0, 1]. ``[SCORE_BINS + 1]``."""
     below = np.concatenate([[0], scores.cumsum()])
     return np.asarray(below / max(1, below[-1]), np.float64)
+
+
+def _count(mask: pa.BooleanArray) -> int:
+    return int(pc.sum(mask).as_py() or 0)
 
 
 def _score_counts(scores: npt.NDArray[np.float32]) -> Counts:

@@ -99,7 +99,7 @@ def write_report(store: Store, *, gallery: int = 48, seed: int = 0) -> str:
 
     Args:
         store: the destination of a finished or unfinished run.
-        gallery: pictures shown of each verdict, within [0, 120].
+        gallery: pictures shown of each verdict, within [0, 96]; more are cut to that.
         seed: chooses which ones.
 
     Raises:
