@@ -1,0 +1,1 @@
+"""Corpora built from packages: what the embedded model is trained on, and the bundled sample."""

@@ -1,0 +1,264 @@
+"""Builds the corpora of the embedded model: packages in, shards and a vocabulary out.
+
+    DEST/splits.json                    which concepts, styles and clip art are trained on; written first
+    DEST/human-train-00000.tar ...      emoji of trained concepts in trained styles, with CLDR's words
+    DEST/web-train-00000.tar ...        clip art with its uploaders' titles, repeated titles capped
+    DEST/heldout-seen-style-*.tar       held-out concepts, trained styles
+    DEST/heldout-unseen-style-*.tar     held-out concepts, styles never trained on
+    DEST/unseen-style-*.tar             trained concepts, styles never trained on
+    DEST/heldout-clipart-*.tar          held-out clip art
+    DEST/vocab.txt                      word pieces of the training captions
+    DEST/titles.json                    how often each title of the training clip art stands, before the cap
+    DEST/corpora.json                   counts, packages and licences; written last
+
+The same packages give the same bytes. Joins the rooms' other modules; draws and splits nothing itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from capfilt.captions import clean
+from capfilt.corpora import clipart, emoji
+from capfilt.corpora.drawing import Job, draw_all
+from capfilt.corpora.packages import locked, obtain
+from capfilt.corpora.pictures import SIDE, Unfit
+from capfilt.corpora.sentences import sentences
+from capfilt.corpora.sides import HELD_OUT_ONE_IN, chance, split
+from capfilt.corpora.vocabulary import learn
+from capfilt.records import Caption, Origin, row_id
+from capfilt.shards.sample import Sample, key_of
+from capfilt.shards.tar import write_tar
+from capfilt.storage import Store
+
+SHARD_ROWS = 1500
+"""Pictures in one shard."""
+UNSEEN_STYLE_SHARE = 0.25
+"""The share of trained concepts that the set ``unseen-style`` shows."""
+SETS = ("human-train", "web-train", "heldout-seen-style", "heldout-unseen-style", "unseen-style", "heldout-clipart")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One picture of a set, before it is drawn."""
+
+    url: str
+    texts: tuple[str, ...]
+    origin: str
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Clips:
+    """The clip art that may be used: what is written of it, its side, and what was left out."""
+
+    about: dict[str, clipart.About]
+    held_out: dict[str, bool]
+    left_out: dict[str, int]
+
+    def text(self, held_out: bool) -> dict[str, str]:
+        return {name: self.about[name].text for name, held in self.held_out.items() if held == held_out}
+
+
+def build(dest: str, *, cache: str, processes: int = 2) -> dict[str, Any]:
+    """Builds everything below ``dest`` and returns what ``corpora.json`` says.
+
+    Args:
+        dest: a folder; files of an earlier build are overwritten.
+        cache: a folder for the packages' archives, which are downloaded into it if they are not there.
+        processes: how many processes draw.
+
+    Raises:
+        EngineError: a registry's client or the renderer is not installed, or a download failed.
+        SourceError: an archive is not the locked one.
+        DestinationError: ``dest`` cannot be written to.
+    """
+    store = Store(dest)
+    store.check_writable()
+    archives = {name: obtain(package, Path(cache)) for name, package in locked().items()}
+    names = emoji.read_names(archives[emoji.NAMES])
+    clips = _read_clips(archives)
+    store.write_json("splits.json", _splits(names, clips))
+    plans = _plan(archives, names, clips)
+    jobs = _sources(archives, plans)
+    report = _write(store, plans, jobs, processes)
+    told = _tell(store, plans, clips, report)
+    store.write_json("corpora.json", told)
+    return told
+
+
+def _read_clips(archives: Mapping[str, Path]) -> _Clips:
+    every = clipart.read_all_about(archives[clipart.TITLES])
+    free = {name: about for name, about in every.items() if about.public_domain}
+    about = {name: one for name, one in free.items() if clean(one.text)}
+    series = clipart.series_of_all(clipart.read_pictures(archives[clipart.PICTURES], about))
+    left_out = {"not_public_domain": len(every) - len(free), "no_text": len(free) - len(about)}
+    return _Clips(about, clipart.sides(series), left_out)
+
+
+def _splits(names: Mapping[str, emoji.Emoji], clips: _Clips) -> dict[str, Any]:
+    return {
+        "rule": f"by blake2b of the name; one in {HELD_OUT_ONE_IN} is held out; clip art by series",
+        "concepts": split("concept", (one.concept for one in names.values())),
+        "styles": {
+            "train": [style.name for style in emoji.STYLES if style.trained],
+            "held_out": [style.name for style in emoji.STYLES if not style.trained],
+        },
+        "clipart": {
+            "train": sorted(name for name, held in clips.held_out.items() if not held),
+            "held_out": sorted(name for name, held in clips.held_out.items() if held),
+        },
+    }
+
+
+@dataclass
+class _Plans:
+    """What each set shows, and the vectors it is drawn from."""
+
+    sets: dict[str, list[Plan]]
+    vectors: dict[str, str]
+    capped: int
+
+
+def _plan(archives: Mapping[str, Path], names: Mapping[str, emoji.Emoji], clips: _Clips) -> _Plans:
+    plans = _Plans({name: [] for name in SETS}, {}, 0)
+    sides = split("concept", (one.concept for one in names.values()))
+    held = frozenset(sides["held_out"])
+    for style in emoji.STYLES:
+        vectors = emoji.read_vectors(archives, style, names)
+        for one in emoji.chosen(style.name, (names[code] for code in sorted(vectors))):
+            target = _set_of(style, one, held)
+            if target is not None:
+                plan = _emoji_plan(style, one)
+                plans.sets[target].append(plan)
+                plans.vectors[plan.url] = vectors[one.code]
+    texts = clips.text(held_out=False)
+    kept = clipart.balanced(texts)
+    plans.capped = len(texts) - len(kept)
+    plans.sets["web-train"] = [_clip_plan(name, texts[name]) for name in sorted(kept)]
+    plans.sets["heldout-clipart"] = [_clip_plan(*pair) for pair in sorted(clips.text(held_out=True).items())]
+    return plans
+
+
+def _set_of(style: emoji.Style, one: emoji.Emoji, held: frozenset[str]) -> str | None:
+    if style.trained:
+        return "heldout-seen-style" if one.concept in held else "human-train"
+    if one.concept in held:
+        return "heldout-unseen-style"
+    # By concept, so that the two unseen styles show the same ones.
+    return "unseen-style" if chance("unseen", one.concept) < UNSEEN_STYLE_SHARE else None
+
+
+def _emoji_plan(style: emoji.Style, one: emoji.Emoji) -> Plan:
+    url = f"emoji:{style.name}/{one.code}"
+    texts = sentences(one.label, one.tags, symbol=one.symbol, seed=url)
+    meta = {"concept": one.concept, "style": style.name}
+    return Plan(url=url, texts=tuple(texts), origin=Origin.HUMAN, meta=meta)
+
+
+def _clip_plan(name: str, text: str) -> Plan:
+    meta = {"concept": clipart.series_of(name), "style": "clipart"}
+    return Plan(url=f"openclipart:{name}", texts=(text,), origin=Origin.WEB, meta=meta)
+
+
+def _sources(archives: Mapping[str, Path], plans: _Plans) -> Iterator[Job]:
+    """Every picture of every set; the clip art in its archive's order, since it is read as a stream."""
+    for url, svg in plans.vectors.items():
+        yield Job(url, svg)
+    prefix = "openclipart:"
+    wanted = [plan.url.removeprefix(prefix) for name in SETS for plan in plans.sets[name]]
+    for name, data in clipart.read_pictures(archives[clipart.PICTURES], wanted):
+        yield Job(prefix + name, data)
+
+
+@dataclass
+class _Written:
+    """What came of the drawing: the shards, the pictures a set holds, and those that could not be used."""
+
+    shards: dict[str, list[dict[str, Any]]]
+    plans: dict[str, list[Plan]]
+    unfit: dict[str, int]
+
+
+def _write(store: Store, plans: _Plans, jobs: Iterable[Job], processes: int) -> _Written:
+    drawn = {done.name: done.picture for done in draw_all(jobs, processes=processes)}
+    unfit = Counter(picture.reason for picture in drawn.values() if isinstance(picture, Unfit))
+    written = _Written({}, {}, dict(sorted(unfit.items())))
+    shard = 0
+    for name in SETS:
+        good = [plan for plan in plans.sets[name] if isinstance(drawn.get(plan.url), bytes)]
+        written.plans[name] = sorted(good, key=lambda plan: chance("order", plan.url))
+        written.shards[name] = []
+        for start in range(0, len(good), SHARD_ROWS):
+            rows = written.plans[name][start : start + SHARD_ROWS]
+            file = f"{name}-{start // SHARD_ROWS:05d}.tar"
+            written.shards[name].append(_write_shard(store, file, shard, rows, drawn))
+            shard += 1
+    return written
+
+
+def _write_shard(
+    store: Store, file: str, shard: int, rows: Iterable[Plan], drawn: Mapping[str, bytes | Unfit]
+) -> dict[str, Any]:
+    with store.write_file(file) as out:
+        count = write_tar(out, (_sample(shard, row, plan, drawn[plan.url]) for row, plan in enumerate(rows)))
+    data = store.read(file)
+    return {"file": file, "pictures": count, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _sample(shard: int, row: int, plan: Plan, picture: bytes | Unfit) -> Sample:
+    if isinstance(picture, Unfit):
+        raise TypeError(f"{plan.url} was not drawn: {picture.reason}")
+    captions = [Caption(text=text, origin=plan.origin, itm=None, itc=None, kept=True) for text in plan.texts]
+    meta = {
+        "id": row_id(plan.url, plan.texts[0]),
+        "url": plan.url,
+        "width": SIDE,
+        "height": SIDE,
+        "sha256": hashlib.sha256(picture).hexdigest(),
+        **plan.meta,
+    }
+    return Sample(key_of(shard, row), picture, captions, meta)
+
+
+def _tell(store: Store, plans: _Plans, clips: _Clips, written: _Written) -> dict[str, Any]:
+    """Writes the vocabulary and the count of titles; returns what ``corpora.json`` says."""
+    trained = [plan for name in ("human-train", "web-train") for plan in written.plans[name]]
+    pieces = learn(text for plan in trained for text in plan.texts)
+    store.write("vocab.txt", ("\n".join(pieces) + "\n").encode())
+    titles = Counter(clean(text) for text in clips.text(held_out=False).values())
+    store.write_json("titles.json", dict(titles.most_common()))
+    return {
+        "sets": {name: _counts(written, name) for name in SETS},
+        "vocabulary": len(pieces),
+        "clipart": {**clips.left_out, "repeats_capped": plans.capped, "unfit": written.unfit},
+        "packages": [asdict(package) for package in locked().values()],
+    }
+
+
+def _counts(written: _Written, name: str) -> dict[str, Any]:
+    rows = written.plans[name]
+    return {
+        "pictures": len(rows),
+        "captions": sum(len(plan.texts) for plan in rows),
+        "concepts": len({plan.meta["concept"] for plan in rows}),
+        "styles": dict(sorted(Counter(plan.meta["style"] for plan in rows).items())),
+        "bytes": sum(shard["bytes"] for shard in written.shards[name]),
+        "shards": written.shards[name],
+    }
+
+
+def read_splits(dest: str) -> dict[str, Any]:
+    """What an earlier :func:`build` wrote as ``splits.json``.
+
+    Raises:
+        SourceError: there is none.
+    """
+    found: dict[str, Any] = json.loads(Store(dest).read("splits.json"))
+    return found
