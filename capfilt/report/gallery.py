@@ -30,7 +30,10 @@ MAX_CAPTIONS = 6
 MAX_TEXT = 300
 """Longest text shown, in characters; a caption is a stranger's text and may be a megabyte."""
 PARTS_TOGETHER = 8
-"""Picks come from so many parts before the next ones are touched, so that few shards are read."""
+"""Picks come from so many parts, chosen at random, before others are touched, so that few shards are read."""
+ROWS_TOGETHER = 1024
+"""Within a part picks come from so many rows before later ones are touched, so that shards need not be read to
+their end."""
 
 
 class Verdict(StrEnum):
@@ -74,7 +77,7 @@ class Gallery:
         for index, (verdict, id_, part, row) in enumerate(zip(verdicts, *columns, strict=True)):
             pick = self._picks[verdict]
             pick.seen += 1
-            key = (self._group.get(part, 0), hash64(self._seed, id_), part, row)
+            key = (self._group.get(part, 0), row // ROWS_TOGETHER, hash64(self._seed, id_), part, row)
             if pick.wants(key):
                 pick.put(key, _card(table, index, verdict))
 

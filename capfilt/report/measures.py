@@ -45,13 +45,14 @@ class OriginFacts:
     lengths: Counts
     """Captions by length in words, ``LENGTH_BINS`` bins; the last holds all longer ones."""
     words: int
-    """Different words; an estimate within about 1% when ``exact`` is false."""
+    """Different words; an estimate within about 1% unless ``words_exact``."""
+    words_exact: bool
     distinct: int
-    """Different texts, lower-cased; an estimate within about 1% when ``exact`` is false."""
-    exact: bool
-    """Whether ``words`` and ``distinct`` are counts and not estimates."""
+    """Different texts, lower-cased; an estimate within about 1% unless ``distinct_exact``."""
+    distinct_exact: bool
     repeated: tuple[tuple[str, int], ...]
-    """The most frequent texts that came more than once, with how often."""
+    """The most frequent texts that came more than once, with how often; lower bounds unless ``repeated_exact``."""
+    repeated_exact: bool
 
     @property
     def worded(self) -> int:
@@ -141,9 +142,11 @@ class _OriginSum:
             scores=self.scores,
             lengths=self.lengths,
             words=self.words.count(),
+            words_exact=self.words.exact,
             distinct=self.distinct.count(),
-            exact=self.words.exact and self.distinct.exact,
+            distinct_exact=self.distinct.exact,
             repeated=tuple(self.frequent.top(8, at_least=2)),
+            repeated_exact=self.frequent.exact,
         )
 
 

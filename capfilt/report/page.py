@@ -13,7 +13,7 @@ import yaml
 from capfilt.records import Origin
 from capfilt.report import charts
 from capfilt.report.findings import findings
-from capfilt.report.gallery import Card, Verdict, shorten
+from capfilt.report.gallery import PARTS_TOGETHER, Card, Verdict, shorten
 from capfilt.report.gather import Example, ReportData, gather
 from capfilt.report.meanings import (
     DROPS,
@@ -86,6 +86,7 @@ def render(data: ReportData) -> str:
         reference=_reference(data.decoding),
         charts=charts,
         shorten=shorten,
+        parts_together=PARTS_TOGETHER,
         curves=curves,
         thresholds=[step / 10 for step in range(1, 10)],
         galleries=[section for section in _sections(data) if section.seen],

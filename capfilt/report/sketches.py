@@ -67,12 +67,15 @@ class Frequent:
 
     def __init__(self, size: int = 4096) -> None:
         self.size = size
+        self.exact = True
+        """Whether counts are counts and not lower bounds."""
         self._counts: Counter[str] = Counter()
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Adds a batch of counted strings."""
         self._counts.update(counts)
         if len(self._counts) > self.size:
+            self.exact = False
             excess = heapq.nlargest(self.size + 1, self._counts.values())[-1]
             self._counts = Counter({s: n - excess for s, n in self._counts.items() if n > excess})
 

@@ -53,6 +53,7 @@ def test_a_frequent_string_is_found_among_very_many_with_a_bounded_error():
         total += 240
     [(text, count)] = sketch.top(1)
     assert text == "often"
+    assert not sketch.exact
     assert 2000 - total / 100 <= count <= 2000
 
 
