@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -73,4 +74,10 @@ def _number(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-_ENVIRONMENT.filters.update(percent=_percent, number=_number, data_uri=data_uri)
+def _score(value: float) -> str:
+    """Two digits, cut and not rounded: what was removed at 0.497 must not read as 0.50, the threshold."""
+    # A float32 of two digits may lie a little under it.
+    return f"{math.floor(value * 100 + 1e-4) / 100:.2f}" if math.isfinite(value) else "–"
+
+
+_ENVIRONMENT.filters.update(score=_score, percent=_percent, number=_number, data_uri=data_uri)

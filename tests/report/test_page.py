@@ -205,3 +205,15 @@ def test_a_contact_sheet_marks_right_and_wrong(kit):
 
 def test_an_empty_contact_sheet_is_a_page():
     assert sound(contact_sheet([], title="Nothing yet", columns=0)).scripts == 0
+
+
+def test_a_text_removed_just_under_the_threshold_does_not_read_as_on_it(store, kit):
+    scores = {"just under": 0.4999, "exactly": 0.57}
+    captions = [
+        {"text": text, "origin": "web", "itm": itm, "itc": None, "kept": itm >= 0.5} for text, itm in scores.items()
+    ]
+    image = kit["picture"](random.Random(0))
+    kit["commit"](store, {0: [{"id": "0" * 32, "part": 0, "row": 0, "captions": captions, "image": image}]})
+    text = " ".join(sound(render(gather(store))).text.split())
+    for shown in ("just under 0.49", "exactly 0.57"):
+        assert shown in text
