@@ -15,7 +15,10 @@ from capfilt.evaluate.filtering import pictures
 from capfilt.med.captioner import Captioner
 from capfilt.shards.sample import Sample
 
-STOP = frozenset(["a", "an", "the", "of", "with", "and", "in", "on", "or", "to", "at", "by", "for", "from", "its", "it", "is", "as", "picture", "drawing", "icon", "symbol"])
+STOP = frozenset(
+    ("a", "an", "the", "of", "with", "and", "in", "on", "or", "to", "at", "by", "for", "from", "its", "it", "is", "as")
+    + ("picture", "drawing", "icon", "symbol")
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,124 @@
+"""How the embedded model is made: pretrain, finetune captioner and filter, measure, and write `models/med-mini`.
+
+The corpora are built before (``corpora.build``). Everything that is left to the eye, the contact sheet and
+the card's words, is made from what this writes. Knows training, measures and the sheet; knows no pipeline.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from capfilt.catalog import model_folder
+from capfilt.evaluate.captioning import wording, write
+from capfilt.evaluate.filtering import pictures, separation
+from capfilt.med.captioner import Captioner, Writing
+from capfilt.med.config import MEDConfig
+from capfilt.med.filter import Filter
+from capfilt.med.model import MED
+from capfilt.recipe import load_config
+from capfilt.report.sheet import SheetItem, contact_sheet
+from capfilt.shards.read import samples
+from capfilt.shards.sample import Sample
+from capfilt.storage import expand
+from capfilt.train.config import TrainConfig
+from capfilt.train.run import OnStep, train
+
+NAME = "med-mini"
+HELD_OUT = {
+    "concepts never seen, styles seen": "heldout-seen-style-*.tar",
+    "concepts never seen, style never seen": "heldout-unseen-style-*.tar",
+    "concepts seen, style never seen": "unseen-style-*.tar",
+    "clip art never seen": "heldout-clipart-*.tar",
+}
+"""What is measured, and the shards of ``corpora`` that hold it."""
+SHOWN = 48
+"""Pictures of each held-out set on the contact sheet."""
+
+
+def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step: OnStep | None = None) -> None:
+    """Train the three models; each run goes on where it stopped.
+
+    Args:
+        corpora: what ``corpora.build`` wrote: shards and ``vocab.txt``.
+        work: folder of the runs; gets ``pretrain``, ``captioner`` and ``filter``.
+        overrides: ``field=value`` for all three runs.
+
+    Raises:
+        SourceError: shards are missing. TrainingError: a run cannot go on.
+    """
+    architecture = work / "architecture"
+    architecture.mkdir(parents=True, exist_ok=True)
+    fit_vocabulary(corpora / "vocab.txt", architecture)
+    human, web = expand(str(corpora / "human-train-*.tar")), expand(str(corpora / "web-train-*.tar"))
+    for task, init, shards in (
+        ("pretrain", None, [*human, *web]),
+        ("captioner", "pretrain", human),
+        ("filter", "pretrain", human),
+    ):
+        config = load_config(TrainConfig, f"{NAME}/{task}", overrides)
+        start = str(work / init / "model") if init else None
+        data = replace(config.data, shards=tuple(shards))
+        train(replace(config, model=str(architecture), init=start, out=str(work / task), data=data), on_step)
+
+
+def fit_vocabulary(vocab: Path, architecture: Path) -> None:
+    """Copy the vocabulary beside an architecture of its size."""
+    from_catalogue = MEDConfig.load(model_folder(NAME))
+    text = vocab.read_text(encoding="utf-8")
+    size = len([line for line in text.split("\n") if line.strip()]) + 2
+    replace(from_catalogue, text=replace(from_catalogue.text, vocab_size=size)).save(architecture)
+    (architecture / "vocab.txt").write_text(text, encoding="utf-8")
+
+
+def measure(corpora: Path, captioner: Path, judge: Path, *, device: str = "cpu") -> dict[str, Any]:
+    """Figures on everything held out: the filter's separation and the captioner's wording."""
+    writer = Captioner.load(captioner, Writing(), device=device)
+    beams = Captioner(writer.model, Writing(beams=3))
+    scorer = Filter.load(judge, device=device)
+    figures: dict[str, Any] = {}
+    for name, file in HELD_OUT.items():
+        held = list(samples(expand(str(corpora / file))))
+        figures[name] = {
+            "filter": asdict(separation(scorer, held)),
+            "captioner, nucleus": asdict(wording(write(writer, held), held)),
+            "captioner, beam": asdict(wording(write(beams, held), held)),
+        }
+    return figures
+
+
+def ship(work: Path, target: Path) -> None:
+    """Write captioner and filter as float16 model folders."""
+    for part in ("captioner", "filter"):
+        shutil.rmtree(target / part, ignore_errors=True)
+        MED.load(work / part / "model").save(target / part, dtype=torch.float16)
+
+
+def sheet(corpora: Path, captioner: Path, judge: Path) -> str:
+    """The contact sheet: held-out pictures drawn by a fixed seed, their own text, the captions and scores."""
+    writer, scorer = Captioner.load(captioner, Writing()), Filter.load(judge)
+    items: list[SheetItem] = []
+    for name, file in HELD_OUT.items():
+        held = list(samples(expand(str(corpora / file))))
+        drawn = random.Random(0).sample(held, min(SHOWN, len(held)))
+        items += [_item(name, sample, text, scorer) for sample, text in zip(drawn, write(writer, drawn), strict=True)]
+    return contact_sheet(items, title=f"{NAME}: captions of pictures it never saw", columns=6)
+
+
+def _item(name: str, sample: Sample, text: str, scorer: Filter) -> SheetItem:
+    own = sample.captions[0]["text"]
+    scores = scorer.score(pictures([sample]), [[text, own]])[0]
+    lines = [f"wrote: {text} ({scores[0].itm:.2f})", f"theirs: {own} ({scores[1].itm:.2f})", name]
+    return SheetItem(image=sample.image, lines=lines, good=None)
+
+
+def write_results(figures: Mapping[str, Any], target: Path) -> None:
+    """``results.json``: figures only, sorted as measured."""
+    (target / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
