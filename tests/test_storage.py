@@ -7,6 +7,7 @@ import pickle
 import threading
 
 import fsspec
+import pyarrow
 import pytest
 
 from capfilt import storage
@@ -158,8 +159,15 @@ def test_expand_of_a_bucket_gives_urls():
 def test_reading_opens_packed_files_on_request(tmp_path):
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress(b"a") + gzip.compress(b"b"))
-    assert open_read(str(path), decompress=True).read() == b"ab"
-    assert open_read(str(path)).read()[:2] == b"\x1f\x8b"
+    with open_read(str(path), decompress=True) as file:
+        assert file.read() == b"ab"
+    with open_read(str(path)) as file:
+        assert file.read()[:2] == b"\x1f\x8b"
+    packed = tmp_path / "x.csv.zst"
+    with pyarrow.CompressedOutputStream(str(packed), "zstd") as file:
+        file.write(b"a\nb\n")
+    with open_read(str(packed), decompress=True) as file:
+        assert list(file) == [b"a\n", b"b\n"]
     with pytest.raises(SourceError, match="no such file"):
         open_read(str(tmp_path / "none"))
     with pytest.raises(SourceError, match="cannot be read"):

@@ -6,7 +6,7 @@ Knows columns and row groups; knows no store and no part.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -22,6 +22,9 @@ _GROUP_ROWS = 128
 """Rows of a row group of a shard: some 10 MB of pictures, what a reader holds at once."""
 
 
+_KNOWN = ("id", "url", "width", "height", "sha256")
+
+
 def _feature(kind: pa.DataType) -> Any:
     if pa.types.is_list(kind):
         return [_feature(kind.value_type)]
@@ -31,12 +34,14 @@ def _feature(kind: pa.DataType) -> Any:
 
 
 def _shard_schema() -> pa.Schema:
+    # All nullable: `datasets` takes a feature only for a column that equals its own idea of it.
+    caption = pa.struct([pa.field(field.name, field.type) for field in CAPTION])
     fields = [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]), nullable=False),
-        pa.field("caption", pa.string(), nullable=False),
-        *(LEDGER_SCHEMA.field(name) for name in ("id", "url", "width", "height", "sha256")),
-        pa.field("captions", pa.list_(CAPTION), nullable=False),
+        pa.field("key", pa.string()),
+        pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        pa.field("caption", pa.string()),
+        *(pa.field(name, LEDGER_SCHEMA.field(name).type) for name in _KNOWN),
+        pa.field("captions", pa.list_(caption)),
     ]
     features = {field.name: _feature(field.type) for field in fields} | {"image": {"_type": "Image"}}
     told = json.dumps({"info": {"features": features}}, sort_keys=True)
@@ -91,15 +96,9 @@ def write_parquet(file: BinaryIO, samples: Iterable[Sample]) -> int:
 
 def _row(sample: Sample) -> dict[str, Any]:
     best = best_caption(sample.captions)
-    known = dict(_known(sample))
-    return known | {
+    return {name: sample.meta.get(name) for name in _KNOWN} | {
         "key": sample.key,
         "image": {"bytes": sample.image, "path": f"{sample.key}.{image_extension(sample.image)}"},
         "caption": best["text"] if best else "",
         "captions": sample.captions,
     }
-
-
-def _known(sample: Sample) -> Iterator[tuple[str, Any]]:
-    for name in ("id", "url", "width", "height", "sha256"):
-        yield name, sample.meta.get(name)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import pyarrow as pa
 
@@ -32,7 +32,8 @@ class SourceConfig:
     url_column: str = "url"
     """A table's column of picture addresses; the default also finds the usual other names (URL, image_url, ...)."""
     caption_column: str = "caption"
-    """A table's column of texts; the default also finds the usual other names (TEXT, text, alt_text, title, ...)."""
+    """A table's column of texts; the default also finds the usual other names (TEXT, text, alt_text, title, ...);
+    empty for a table without texts."""
     origin: SourceOrigin = "web"
     """Who wrote the texts: ``web`` (scraped) or ``human`` (annotated)."""
     url_base: str = ""
@@ -46,7 +47,7 @@ class SourceConfig:
                     where=f"source.{name}",
                     mend=f"Use one of: {', '.join(get_args(kind))}.",
                 )
-        for name in ("path", "url_column", "caption_column"):
+        for name in ("path", "url_column"):
             if not getattr(self, name):
                 raise RecipeError("it is empty", where=f"source.{name}", mend="Name it.")
 
@@ -101,12 +102,23 @@ class Source(Protocol):
         ...
 
 
+class Mark(NamedTuple):
+    """A place in a file."""
+
+    row: int
+    """The row that begins there."""
+    offset: int
+    """Bytes from the beginning of the (decompressed) file."""
+
+
 @dataclass(frozen=True)
 class Counted:
     """A file of a source and how many rows it has."""
 
     file: str
     rows: int
+    marks: tuple[Mark, ...] = ()
+    """Where reading may begin, in order; empty where rows are found in another way."""
 
 
 def cut(counted: Sequence[Counted], part_rows: int, digests: dict[str, str]) -> list[Part]:

@@ -1,0 +1,212 @@
+"""Text tables (CSV, TSV, JSON lines) as records with their places, streamed in constant memory.
+
+A record is what the format says: a CSV field in quotes may hold line breaks. What cannot be read is a record too,
+with the reason, so that nothing shifts the numbers of others. Knows bytes, lines and fields; knows no columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, BinaryIO, Literal
+
+from capfilt.errors import SourceError
+from capfilt.sources.base import Counted, Mark
+from capfilt.storage import open_read
+
+TextKind = Literal["csv", "tsv", "jsonl"]
+
+_MARK_BYTES = 4 << 20
+"""A mark each so many bytes: few enough to keep, near enough to parse from."""
+_LINE_BYTES = 1 << 20
+_SAMPLE_RECORDS = 64
+_BOM = "\ufeff"
+_DELIMITER = {"csv": ",", "tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class TextRecord:
+    """One record: its fields, or what is wrong with it."""
+
+    raw: str
+    """Its text as it stands in the file, cut at 1 MiB a line."""
+    fields: dict[str, Any] | None
+    """From column to value; None if it could not be read."""
+    problem: str = ""
+    """A sentence; empty if it could be read."""
+
+
+def columns(file: str, kind: TextKind) -> list[str]:
+    """The columns of a text table: the header of CSV and TSV, the keys of the first JSON objects.
+
+    Raises:
+        SourceError: it is empty, binary, UTF-16, or not of this kind.
+    """
+    with _opened(file) as stream:
+        _check_text(stream, file)
+    if kind != "jsonl":
+        with _opened(file) as stream:
+            return _header(_Lines(stream), file, kind)
+    seen: dict[str, None] = {}
+    for record in islice(records(file, kind), _SAMPLE_RECORDS):
+        seen.update(dict.fromkeys(record.fields or ()))
+    if not seen:
+        raise SourceError(
+            "it has no JSON objects in its first lines", where=file, mend="JSON lines have one object on each line."
+        )
+    return list(seen)
+
+
+def count(file: str, kind: TextKind) -> Counted:
+    """How many records there are, and marks to begin reading at; one streaming pass.
+
+    Raises:
+        SourceError: it is compressed and damaged, or has no header.
+    """
+    rows, due, marks = 0, 0, []
+    with _opened(file) as stream:
+        lines = _Lines(stream)
+        if kind != "jsonl":
+            _header(lines, file, kind)
+        for offset, _, _, _ in _raw(lines, kind):
+            if offset >= due:
+                marks.append(Mark(rows, offset))
+                due = offset + _MARK_BYTES
+            rows += 1
+    return Counted(file, rows, tuple(marks))
+
+
+def records(file: str, kind: TextKind, mark: Mark | None = None) -> Iterator[TextRecord]:
+    """The records from a mark (or the beginning) to the end, in order.
+
+    Raises:
+        SourceError: as :func:`count`.
+    """
+    with _opened(file) as stream:
+        lines = _Lines(stream)
+        header = [] if kind == "jsonl" else _header(lines, file, kind)
+        if mark is not None:
+            lines.move_to(mark.offset)
+        for _, raw, fields, problem in _raw(lines, kind):
+            if problem:
+                yield TextRecord(raw, None, problem)
+            else:
+                yield _json_record(raw) if kind == "jsonl" else _csv_record(raw, fields, header)
+
+
+class _Lines:
+    """Decoded lines of a stream, with the place reached and the text since :meth:`begin`."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.offset, self.taken, self.overlong = stream, 0, "", False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._stream.readline(_LINE_BYTES)
+        if not raw:
+            raise StopIteration
+        first, length = self.offset == 0, len(raw)
+        # One line may be the whole of a hostile file: what is too long is passed over, not held.
+        while len(raw) == _LINE_BYTES and not raw.endswith(b"\n") and (more := self._stream.readline(_LINE_BYTES)):
+            self.overlong = True
+            length += len(more)
+            if more.endswith(b"\n"):
+                break
+        self.offset += length
+        text = raw.decode("utf-8", "replace")
+        text = text.removeprefix(_BOM) if first else text
+        self.taken = text if not self.taken else self.taken + text
+        return text
+
+    def begin(self) -> int:
+        """Starts a record; returns its offset."""
+        self.taken, self.overlong = "", False
+        return self.offset
+
+    def move_to(self, offset: int) -> None:
+        """Goes on at a later offset."""
+        if self._stream.seekable():
+            self._stream.seek(offset)
+        else:
+            while (left := offset - self.offset) > 0 and (data := self._stream.read(min(left, _LINE_BYTES))):
+                self.offset += len(data)
+        self.offset = offset
+
+
+def _raw(lines: _Lines, kind: TextKind) -> Iterator[tuple[int, str, list[str], str]]:
+    """(offset, text, CSV fields, problem) of each record; blank lines are none."""
+    # The reader asks for no line beyond the record it returns, so the place after it is the next one's.
+    reader: Iterator[str | list[str]]
+    reader = lines if kind == "jsonl" else csv.reader(lines, delimiter=_DELIMITER[kind])
+    while True:
+        offset, problem = lines.begin(), ""
+        fields: list[str] = []
+        try:
+            found = next(reader)
+            fields = ([found] if found.strip() else []) if isinstance(found, str) else list(found)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = f"The row cannot be read as CSV: {error}."
+        if lines.overlong:
+            problem = f"The row has a line of over {_LINE_BYTES:,} bytes."
+        if problem or fields:
+            yield offset, lines.taken, fields, problem
+
+
+def _csv_record(raw: str, fields: Sequence[str], header: Sequence[str]) -> TextRecord:
+    if len(fields) != len(header):
+        return TextRecord(raw, None, f"The row has {len(fields)} fields, the header {len(header)}.")
+    return TextRecord(raw, dict(zip(header, fields, strict=True)))
+
+
+def _json_record(raw: str) -> TextRecord:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return TextRecord(raw, None, "The line is not JSON.")
+    if not isinstance(value, dict):
+        return TextRecord(raw, None, "The line is JSON, but not an object.")
+    return TextRecord(raw, value)
+
+
+def _header(lines: _Lines, file: str, kind: TextKind) -> list[str]:
+    for _, _, fields, problem in _raw(lines, kind):
+        if problem:
+            break
+        return [name.strip() for name in fields]
+    raise SourceError(
+        "it has no readable header line",
+        where=file,
+        mend="Its first line must name the columns; lines end with LF or CRLF.",
+    )
+
+
+def _check_text(stream: BinaryIO, file: str) -> None:
+    head = stream.read(4096)
+    if not head:
+        raise SourceError("the file is empty", where=file, mend="Give a table with rows in it.")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise SourceError("it is UTF-16 text", where=file, mend="Save it as UTF-8.")
+    if b"\0" in head:
+        raise SourceError(
+            "it holds binary data, not the text its name says", where=file, mend="Give the file its right extension."
+        )
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[BinaryIO]:
+    try:
+        with open_read(file, decompress=True) as stream:
+            yield stream
+    except (EOFError, OSError, zlib.error) as error:
+        raise SourceError(
+            f"it is damaged or cut short: {error}", where=file, mend="Fetch or make the file again, or leave it out."
+        ) from error
