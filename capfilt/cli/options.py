@@ -1,0 +1,31 @@
+"""Options that several commands share, worded once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+
+
+class Runner(StrEnum):
+    """Where a plan runs."""
+
+    RAY = "ray"
+    LOCAL = "local"
+
+
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", metavar="FILE", help="Recipe: a file, or a name of `capfilt recipes`.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=V", help="Sets one field of the recipe; may be repeated.")
+]
+RunnerOption = Annotated[Runner, typer.Option("--runner", help="`ray` joins or starts Ray; `local` does without.")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", metavar="N", min=1, help="Workers that hold the models. Default: what fits.")
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Ray's own logs too.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

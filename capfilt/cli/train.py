@@ -1,0 +1,95 @@
+"""``capfilt pretrain`` and ``capfilt finetune``: from shards to a model.
+
+Knows how a training run is asked for and shown; the run itself is ``capfilt.train``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from capfilt.cli.options import HELP_NAMES, QuietOption, RecipeOption, SetOption
+from capfilt.cli.terminal import meter
+from capfilt.errors import RecipeError
+
+if TYPE_CHECKING:
+    from capfilt.cli.terminal import Meter
+    from capfilt.train.config import Task, TrainConfig
+    from capfilt.train.run import StepReport, TrainResult
+
+Data = Annotated[
+    list[str], typer.Argument(metavar="DATA...", help="Data sets of `capfilt bootstrap`, folders of shards, or shards.")
+]
+Out = Annotated[str, typer.Argument(metavar="OUT", help="Folder for the model, its checkpoints and its log.")]
+finetune = typer.Typer(
+    help="Finetune a captioner or a filter on clean pairs.",
+    context_settings=HELP_NAMES,
+)
+
+
+def pretrain(
+    data: Data, out: Out, recipe: RecipeOption = None, sets: SetOption = None, quiet: QuietOption = False
+) -> None:
+    """Pretrain a model on shards (ITC, ITM and LM).
+
+    Run again with the same OUT, it goes on from its last checkpoint.
+    """
+    show(run("pretrain", recipe or "pretrain", data, out, sets or [], quiet=quiet))
+
+
+@finetune.command("captioner")
+def captioner(
+    data: Data, out: Out, recipe: RecipeOption = None, sets: SetOption = None, quiet: QuietOption = False
+) -> None:
+    """Finetune a captioner on clean pairs (LM)."""
+    show(run("captioner", recipe or "finetune-captioner", data, out, sets or [], quiet=quiet))
+
+
+@finetune.command("filter")
+def filter_(
+    data: Data, out: Out, recipe: RecipeOption = None, sets: SetOption = None, quiet: QuietOption = False
+) -> None:
+    """Finetune a filter on clean pairs (ITC and ITM)."""
+    show(run("filter", recipe or "finetune-filter", data, out, sets or [], quiet=quiet))
+
+
+def run(task: Task, recipe: str, data: list[str], out: str, sets: list[str], *, quiet: bool = False) -> TrainResult:
+    """One training run from its command line.
+
+    Raises:
+        RecipeError: the recipe is for another task, or a field of it does not hold.
+    """
+    config = configure(task, recipe, data, out, sets)
+    from capfilt.train.run import train
+
+    with meter(config.task, quiet=quiet, every=0) as progress:
+        return train(config, lambda report: _tell(progress, report))
+
+
+def configure(task: Task, recipe: str, data: list[str], out: str, sets: list[str]) -> TrainConfig:
+    """The run's settings: the recipe's, with DATA and OUT of the command line in their places."""
+    from capfilt.recipe import load_config
+    from capfilt.train.config import TrainConfig
+
+    config = load_config(TrainConfig, recipe, sets)
+    if config.task != task:
+        raise RecipeError(
+            f"the recipe's task is {config.task}, and {task} was asked for",
+            where=recipe,
+            mend=f"Give a recipe whose task is {task}, or call the command of {config.task}.",
+        )
+    return replace(config, out=out, data=replace(config.data, shards=tuple(data)))
+
+
+def show(result: TrainResult) -> None:
+    """The end of a run, in two lines."""
+    typer.echo(f"loss   {result.first_loss:.3f} -> {result.last_loss:.3f} in {result.steps} steps")
+    typer.echo(f"model  {result.folder}")
+
+
+def _tell(progress: Meter, report: StepReport) -> None:
+    losses = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
+    note = f"{losses}  lr {report.lr:.1e}  {report.images_per_s:.1f} images/s"
+    progress.update(report.step, report.steps, note)
