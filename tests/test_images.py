@@ -172,6 +172,15 @@ def test_sixteen_bit_grey_spans_the_same_range():
         assert abs(float(grey.mean()) - 127.5) < 2
 
 
+def test_float_pictures_of_anything():
+    """Not-a-number, infinite and enormous values neither raise nor warn."""
+    values = np.zeros((64, 96), np.float32)
+    values[:4], values[4:8], values[8:12], values[12:16] = np.nan, np.inf, -3e38, 0.5
+    picture(encoded(Image.fromarray(values), "TIFF"))
+    values[16:20] = 3e38
+    picture(encoded(Image.fromarray(values), "TIFF"))
+
+
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra: tuple[bytes, bytes]) -> bytes:
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">L", len(body)) + name + body + struct.pack(">L", zlib.crc32(name + body))
@@ -243,7 +252,7 @@ def test_downsizing_a_photograph_is_close_to_the_plain_way():
     data = encoded(large, quality=95)
     ours = np.asarray(decode(picture(data, ImageLimits(max_side=400)).data).convert("L"), dtype=float)
     plain = Image.open(io.BytesIO(data)).resize((400, 300), Image.Resampling.LANCZOS).convert("L")
-    assert np.abs(ours - np.asarray(plain, dtype=float)).mean() < 3
+    assert np.abs(ours - np.asarray(plain, dtype=float)).mean() < 4
 
 
 def test_metadata_of_re_encoded_pictures_is_gone():
