@@ -1,0 +1,132 @@
+"""ITC, ITM and LM against plain loops, and the momentum twin with its queue."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from capfilt.med import objectives
+from capfilt.med.model import MED
+from capfilt.med.momentum import FeatureQueue, MomentumTwin
+from capfilt.med.tasks import Batch, CaptionerFinetune, Pretrain
+
+
+def test_alpha_rises_over_two_epochs_and_stays() -> None:
+    at = [objectives.alpha_at(s, steps_per_epoch=10) for s in (0, 5, 10, 20, 99)]
+    assert at == pytest.approx([0.0, 0.1, 0.2, 0.4, 0.4])
+
+
+def test_itc_is_the_mean_of_both_directions_cross_entropies() -> None:
+    image, text = (torch.randn(3, 5, dtype=torch.float64) for _ in range(2))
+    positive = torch.eye(3, 5, dtype=torch.bool)
+    hard = objectives.itc_targets(torch.randn(3, 5), positive, 0.0)
+    got = objectives.itc(image, text, hard.double(), hard.double())
+    want = 0.0
+    for sims in (image, text):
+        for i in range(3):
+            want -= math.log(math.exp(sims[i, i]) / sum(math.exp(v) for v in sims[i])) / 6
+    assert float(got) == pytest.approx(want, rel=1e-9)
+
+
+def test_soft_targets_mix_the_twin_and_the_truth_and_sum_to_one() -> None:
+    positive = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0]], dtype=torch.bool)
+    similarity = torch.randn(2, 4)
+    targets = objectives.itc_targets(similarity, positive, 0.4)
+    torch.testing.assert_close(targets.sum(1), torch.ones(2))
+    torch.testing.assert_close(targets[0], 0.4 * similarity[0].softmax(0) + 0.6 * torch.tensor([0.5, 0, 0.5, 0]))
+
+
+def test_hard_negatives_are_never_matches_and_prefer_the_similar() -> None:
+    similarity = torch.tensor([[9.0, 5.0, 0.0, -5.0]]).repeat(4000, 1)
+    positive = torch.tensor([[1, 0, 0, 0]], dtype=torch.bool).repeat(4000, 1)
+    drawn = objectives.hard_negatives(similarity, positive, torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn, minlength=4)
+    assert counts[0] == 0
+    assert counts[1] > 20 * max(1, int(counts[2]))
+
+
+def test_a_query_to_which_everything_belongs_has_no_negative() -> None:
+    positive = torch.tensor([[True, True], [False, True]])
+    assert objectives.hard_negatives(torch.zeros(2, 2), positive).tolist() == [-1, 0]
+
+
+def test_lm_predicts_the_next_token_and_counts_neither_pads_nor_prompt() -> None:
+    ids = torch.tensor([[9, 5, 6, 7, 3, 0]])
+    labels = objectives.lm_labels(ids, ids != 0, prompt_tokens=3)
+    assert labels.tolist() == [[-100, -100, -100, 7, 3, -100]]
+    logits = torch.randn(1, 6, 10, dtype=torch.float64)
+    log = logits.log_softmax(-1)
+    smooth = lambda at, token: 0.9 * log[0, at, token] + 0.1 * log[0, at].mean()  # noqa: E731
+    want = -(smooth(2, 7) + smooth(3, 3)) / 2
+    assert float(objectives.lm(logits, labels)) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_the_queue_takes_any_batch_and_keeps_the_newest() -> None:
+    queue = FeatureQueue(5, 2)
+    for start in (0, 3, 6):
+        ids = torch.arange(start, start + 3)
+        queue.push(ids[:, None].float().expand(3, 2), -ids[:, None].float().expand(3, 2), ids, ids + 100)
+    image, text, images, texts = queue.features()
+    assert sorted(images.tolist()) == [4, 5, 6, 7, 8]
+    assert torch.equal(image[:, 0].long(), images)
+    assert torch.equal(-text[:, 0].long(), images)
+    assert torch.equal(texts, images + 100)
+    queue.push(torch.zeros(9, 2), torch.zeros(9, 2), torch.arange(9), torch.arange(9))
+    assert sorted(queue.features()[2].tolist()) == [4, 5, 6, 7, 8]
+
+
+def test_an_empty_queue_gives_nothing_and_takes_nothing() -> None:
+    queue = FeatureQueue(0, 2)
+    queue.push(torch.zeros(3, 2), torch.zeros(3, 2), torch.arange(3), torch.arange(3))
+    assert all(len(t) == 0 for t in queue.features())
+
+
+def batch(model: MED, texts: list[str]) -> Batch:
+    size = model.config.vision.image_size
+    n = len(texts)
+    tokens = model.tokenizer(texts, max_tokens=30)
+    return Batch(torch.randn(n, 3, size, size), tokens, torch.arange(n), torch.tensor([hash(t) for t in texts]))
+
+
+def test_the_twin_follows_by_its_momentum(tiny_architecture: Path) -> None:
+    model = MED.new(tiny_architecture)
+    twin = MomentumTwin(model)
+    before = twin.vision_proj.weight.clone()
+    with torch.no_grad():
+        model.vision_proj.weight.add_(1.0)
+    twin.follow(model, 0.9)
+    torch.testing.assert_close(twin.vision_proj.weight, before + 0.1)
+
+
+def test_pretraining_moves_every_weight_and_never_the_twin(tiny_architecture: Path) -> None:
+    torch.manual_seed(0)
+    model = MED.new(tiny_architecture)
+    task = Pretrain(model, queue_size=8, momentum=0.995, mask_same_image=True, mask_same_text=True, label_smoothing=0.1)
+    losses = task(batch(model, ["a red circle", "a blue square", "a black circle", "a green square"]), alpha=0.4)
+    assert set(losses) == {"itc", "itm", "lm"}
+    torch.stack(list(losses.values())).sum().backward()
+    still = [name for name, p in model.named_parameters() if p.grad is None]
+    assert still == []
+    assert all(p.grad is None for p in task.twin.parameters())
+
+
+def test_pairs_of_one_text_are_no_negatives_of_each_other(tiny_architecture: Path) -> None:
+    model = MED.new(tiny_architecture)
+    same = batch(model, ["a red circle"] * 4)
+    masked = Pretrain(model, queue_size=0, momentum=0.9, mask_same_image=True, mask_same_text=True, label_smoothing=0.1)
+    assert masked._positive(same, same.images, same.texts).all()
+    exact = Pretrain(
+        model, queue_size=0, momentum=0.9, mask_same_image=False, mask_same_text=False, label_smoothing=0.1
+    )
+    assert torch.equal(exact._positive(same, same.images, same.texts), torch.eye(4, dtype=torch.bool))
+
+
+def test_the_captioner_learns_nothing_from_its_prompt(tiny_architecture: Path) -> None:
+    model = MED.new(tiny_architecture)
+    task = CaptionerFinetune(model, label_smoothing=0.0)
+    assert task.prompt_tokens == 4
+    losses = task(batch(model, ["a picture of a red circle"]), alpha=0.0)
+    assert set(losses) == {"lm"}
