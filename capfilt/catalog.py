@@ -44,7 +44,9 @@ def recipe_file(name_or_path: str) -> Path:
         found = _inside(_folder("pipelines"), name)
         if found is not None and found.is_file() and found.suffix == ".yaml":
             return found
-    raise RecipeError("no recipe of this name and no such file", where=name_or_path, mend=_mend(name_or_path, recipes()))
+    raise RecipeError(
+        "no recipe of this name and no such file", where=name_or_path, mend=_mend(name_or_path, recipes())
+    )
 
 
 def models() -> list[str]:
@@ -57,7 +59,8 @@ def models() -> list[str]:
 def recipes() -> list[str]:
     """Sorted names of the recipes in the catalogue, without ``.yaml``."""
     root = _folder("pipelines")
-    return sorted(file.relative_to(root).with_suffix("").as_posix() for file in root.glob("*.yaml"))
+    found = [*root.glob("*.yaml"), *root.glob("*/*.yaml")]
+    return sorted(file.relative_to(root).with_suffix("").as_posix() for file in found)
 
 
 def sample() -> Path:

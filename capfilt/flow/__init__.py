@@ -1,0 +1,1 @@
+"""Plans, and the two ways to run them: in this process and on Ray."""

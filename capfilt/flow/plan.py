@@ -1,0 +1,158 @@
+"""The plan: which parts there are, which of them are still to do, and whether the machines can take it.
+
+Pure: reads what it is given, runs nothing. Knows parts, markers and needs; knows no rows, no files and no engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from capfilt.errors import DestinationError, EngineError, SourceError
+from capfilt.flow.config import PlanConfig
+from capfilt.sources.base import Part, Source
+from capfilt.stages.base import Needs, Stage
+
+TASK_CPUS = 0.25
+"""Logical CPUs that the engine's own reading task takes; see :func:`pool_size`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All parts of a source, in order, numbered from 0."""
+
+    parts: tuple[Part, ...]
+    digest: str
+    """Identity of all content in hex: the same rows cut in the same way, wherever their files lie."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole source."""
+        return sum(part.stop - part.start for part in self.parts)
+
+
+class Done(Protocol):
+    """What must be known of a committed part."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of the part it was made from."""
+        ...
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What one machine of the cluster offers."""
+
+    cpus: float
+    """Logical CPUs."""
+    gpus: float = 0.0
+    """GPUs."""
+
+
+def plan(source: Source, config: PlanConfig) -> Plan:
+    """Cuts a source into parts.
+
+    Raises:
+        SourceError: the source is missing, damaged, lacks a column or has no rows.
+    """
+    parts = tuple(source.parts(config.part_rows))
+    if not parts:
+        raise SourceError("the source has no rows", mend="Give one with rows in it.")
+    digest = hashlib.sha256()
+    for part in parts:
+        # Not the file's name: the same bytes may lie elsewhere when the run goes on.
+        digest.update(f"{part.index}:{part.start}:{part.stop}:{part.digest}\n".encode())
+    return Plan(parts, digest.hexdigest())
+
+
+def todo(plan: Plan, committed: Mapping[int, Done]) -> list[Part]:
+    """The parts without a marker, in order.
+
+    Raises:
+        DestinationError: a marker is of a part that the plan does not have.
+    """
+    digests = {part.index: part.digest for part in plan.parts}
+    strange = [index for index, done in committed.items() if digests.get(index) != done.digest]
+    if strange:
+        raise DestinationError(
+            f"part {strange[0]} there was made from other rows than the source has now",
+            mend="Choose another folder, or bring back the source as it was.",
+        )
+    return [part for part in plan.parts if part.index not in committed]
+
+
+def pool_size(machines: Sequence[Machine], needs: Needs, asked: int | None, *, tasks: float = TASK_CPUS) -> int:
+    """How many workers of a stage to hold open, all there from the start.
+
+    Workers that take every CPU leave none for the tasks that feed them, and then all wait for ever; so ``tasks``
+    CPUs stay free somewhere.
+
+    Args:
+        machines: what the cluster offers.
+        needs: of one worker.
+        asked: as the user wants it, or None for as many as there is room for.
+        tasks: CPUs that must stay free on one machine for the largest task.
+
+    Raises:
+        EngineError: there is no room for one worker, or not for as many as asked.
+    """
+    room = max((_room(machines, needs, feeder, tasks) for feeder in range(len(machines))), default=0)
+    if room >= (asked or 1):
+        return asked or room
+    wanted = f"{asked or 1} worker{'s' if (asked or 1) > 1 else ''} of {_told(needs)}"
+    offered = ", ".join(_told(Needs(cpus=m.cpus, gpus=m.gpus)) for m in machines[:4]) or "nothing"
+    raise EngineError(
+        f"{wanted} and the tasks that feed them do not fit: Ray offers {offered}",
+        where="workers",
+        mend=f"Ask for {room} with --workers, or for less with --set capfilt.cpus=."
+        if room
+        else "Ask for less with --set capfilt.cpus= or capfilt.gpus=, or take --runner local.",
+    )
+
+
+def describe(plan: Plan, stages: Sequence[Stage], *, left: int | None = None) -> str:
+    """The plan in words, as ``--dry-run`` shows it."""
+    sizes = [part.stop - part.start for part in plan.parts]
+    left = len(sizes) if left is None else left
+    files = len({part.file for part in plan.parts})
+    lines = [
+        f"rows    {plan.rows:,} in {files:,} file{'s' if files > 1 else ''}",
+        f"parts   {len(sizes):,} of {_range(sizes)} rows; {left:,} to do",
+        "stages",
+        *(
+            f"  {stage.name:<10} {'pool' if stage.needs.stateful else 'tasks':<6} {_told(stage.needs)}"
+            for stage in stages
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _room(machines: Sequence[Machine], needs: Needs, feeder: int, tasks: float) -> int:
+    """Workers that fit when machine number ``feeder`` keeps ``tasks`` CPUs free."""
+    return sum(_fit(m, needs, tasks if index == feeder else 0.0) for index, m in enumerate(machines))
+
+
+def _fit(machine: Machine, needs: Needs, kept: float) -> int:
+    by_cpu = (machine.cpus - kept) / needs.cpus if needs.cpus else math.inf
+    by_gpu = machine.gpus / needs.gpus if needs.gpus else math.inf
+    room = min(by_cpu, by_gpu)
+    # A sum of tenths may fall short of a whole number by rounding.
+    return max(0, math.floor(room + 1e-9)) if math.isfinite(room) else 1
+
+
+def _told(needs: Needs) -> str:
+    told = [f"{needs.cpus:g} CPU{'s' if needs.cpus != 1 else ''}"]
+    if needs.gpus:
+        told.append(f"{needs.gpus:g} GPU{'s' if needs.gpus != 1 else ''}")
+    if needs.memory_gb:
+        told.append(f"{needs.memory_gb:g} GiB")
+    return " and ".join(told)
+
+
+def _range(sizes: Sequence[int]) -> str:
+    low, high = min(sizes), max(sizes)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,0 +1,307 @@
+"""Stages run on Ray Data, on this machine or a cluster: the only room that knows Ray.
+
+One part is one block from beginning to end and comes back as one row of tallies, so that the driver holds
+numbers and never pictures. Plain stages are tasks, stateful ones a pool of long-lived workers, and the two are
+never fused: else a worker with a model on its GPU would wait for the network.
+
+A :class:`CapfiltError` travels through the pipeline as a block of its own, since Ray keeps of a worker's exception
+only its text. Knows sources and stages; knows not what they do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+import ray.exceptions
+
+from capfilt import errors
+from capfilt.errors import CapfiltError, EngineError
+from capfilt.flow.config import RunConfig
+from capfilt.flow.part import apply, read
+from capfilt.flow.plan import TASK_CPUS, Machine, pool_size
+from capfilt.records import Tally
+from capfilt.sources.base import Part, Source
+from capfilt.stages.base import Needs, Stage, Work
+
+_ERROR = "capfilt_error"
+_WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+"""A stage sees a block, that is a part, as one Arrow table."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; unset, it warns
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else it writes to our stderr past all logging
+}
+_DIED = (
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.RayActorError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.OutOfDiskError,
+)
+
+
+def run_ray(
+    source: Source,
+    parts: Sequence[Part],
+    stages: Sequence[Stage],
+    on_part: Callable[[Tally], None],
+    config: RunConfig | None = None,
+) -> None:
+    """Runs every part through the stages.
+
+    Args:
+        source: where the parts come from.
+        parts: what is to be done.
+        stages: in order; the last one's tables are counted.
+        on_part: told of each finished part, here in the driver.
+        config: where to run and with how many workers.
+
+    Raises:
+        EngineError: Ray cannot be reached, has no room for the workers, or loses one for good.
+        CapfiltError: whatever a stage raised, as it was raised.
+    """
+    config = config or RunConfig()
+    with _running(stages, config) as spare:
+        workers = _workers(stages, config, spare)
+        with _settings(config):
+            dataset = pipeline(source, parts, stages, workers)
+            for row in _rows(dataset):
+                on_part(Tally.from_json(json.loads(row)))
+
+
+def pipeline(source: Source, parts: Sequence[Part], stages: Sequence[Stage], workers: int) -> ray.data.Dataset:
+    """The lazy data set whose blocks are finished parts: one row ``tally`` (JSON) each, or an error."""
+    items = [{"part": json.dumps(dataclasses.asdict(part))} for part in parts]
+    dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=len(items))
+    pools = {stage.needs.cpus for stage in stages if stage.needs.stateful}
+    reading = Needs(cpus=TASK_CPUS)
+    dataset = _tasks(dataset, _reading(source), reading, pools)
+    for stage in stages:
+        if stage.needs.stateful:
+            dataset = _pool(dataset, stage, workers)
+        else:
+            dataset = _tasks(dataset, _staging(stage), stage.needs, pools)
+    last = stages[-1].needs if stages and not stages[-1].needs.stateful else reading
+    # The same needs as the last stage: Ray joins the two, and no picture is stored between them.
+    return _tasks(dataset, _count, last, pools)
+
+
+def _tasks(dataset: ray.data.Dataset, work: Work, needs: Needs, pools: set[float]) -> ray.data.Dataset:
+    cpus = needs.cpus
+    while cpus in pools:
+        # Ray fuses tasks into the pool behind them when both ask for the same.
+        cpus = round(cpus + 0.01, 4)
+    return dataset.map_batches(work, **_WHOLE, **_asked(dataclasses.replace(needs, cpus=cpus)))
+
+
+def _pool(dataset: ray.data.Dataset, stage: Stage, workers: int) -> ray.data.Dataset:
+    pool = ray.data.ActorPoolStrategy(size=workers)
+    return dataset.map_batches(_class_of(stage), compute=pool, **_WHOLE, **_asked(stage.needs))
+
+
+def _asked(needs: Needs) -> dict[str, Any]:
+    asked = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "memory": needs.memory_gb * 2**30}
+    return {name: value for name, value in asked.items() if value or name == "num_cpus"}
+
+
+def _reading(source: Source) -> Work:
+    def part_of(batch: pa.Table) -> pa.Table:
+        part = Part(**json.loads(batch.column("part")[0].as_py()))
+        return read(source, part)
+
+    return _guarded(part_of, "read")
+
+
+def _staging(stage: Stage) -> Work:
+    return _guarded(lambda table: apply(stage.open(), table, stage=stage.name), stage.name)
+
+
+def _class_of(stage: Stage) -> type:
+    class Pool:
+        """Opens the stage once and keeps it. A failure to open is told with the first part, not by dying."""
+
+        def __init__(self) -> None:
+            self.error: CapfiltError | None = None
+            try:
+                work = stage.open()
+            except CapfiltError as error:
+                self.error = error
+            else:
+                self.work = _guarded(lambda table: apply(work, table, stage=stage.name), stage.name)
+
+        def __call__(self, table: pa.Table) -> pa.Table:
+            return self.work(table) if self.error is None else _failed(self.error)
+
+    Pool.__name__ = Pool.__qualname__ = stage.name
+    return Pool
+
+
+def _count(table: pa.Table) -> pa.Table:
+    if _ERROR in table.column_names:
+        return table
+    return pa.table({"tally": [json.dumps(Tally.of(table).to_json())]})
+
+
+def _guarded(work: Work, name: str) -> Work:
+    """The work, with errors passed on as blocks."""
+
+    def guarded(table: pa.Table) -> pa.Table:
+        if _ERROR in table.column_names:
+            return table
+        try:
+            return work(table)
+        except CapfiltError as error:
+            return _failed(error)
+
+    guarded.__name__ = guarded.__qualname__ = name
+    return guarded
+
+
+def _failed(error: CapfiltError) -> pa.Table:
+    told = {"kind": type(error).__name__, "what": error.what, "where": error.where, "mend": error.mend}
+    return pa.table({_ERROR: [json.dumps(told)]})
+
+
+def _raised(told: str) -> CapfiltError:
+    data = json.loads(told)
+    kind: type[CapfiltError] = getattr(errors, data.pop("kind"), CapfiltError)
+    return kind(data.pop("what"), **data)
+
+
+def _rows(dataset: ray.data.Dataset) -> Iterator[str]:
+    batches: Iterable[Any] = dataset.iter_batches(prefetch_batches=0, **_WHOLE)
+    try:
+        for table in batches:
+            if _ERROR in table.column_names:
+                raise _raised(table.column(_ERROR)[0].as_py())
+            yield from table.column("tally").to_pylist()
+    except _DIED as error:
+        raise EngineError(
+            f"Ray lost a worker and did not get it back ({type(error).__name__})",
+            where="ray",
+            mend="Run again to go on; if memory ran out, with fewer --workers or a smaller capfilt.batch_size.",
+        ) from error
+
+
+def _workers(stages: Sequence[Stage], config: RunConfig, spare: float) -> int:
+    pools = [stage.needs for stage in stages if stage.needs.stateful]
+    if not pools:
+        return 0
+    together = Needs(cpus=sum(n.cpus for n in pools), gpus=sum(n.gpus for n in pools))
+    tasks = max([TASK_CPUS, *(stage.needs.cpus for stage in stages if not stage.needs.stateful)])
+    # Left to us, a whole CPU stays with the tasks; asked for more workers, as little as works.
+    free = max(spare, tasks) if spare or config.workers else max(1.0, tasks)
+    return pool_size(_machines(), together, config.workers, tasks=free)
+
+
+def _machines() -> list[Machine]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    return [Machine(cpus=found.get("CPU", 0.0), gpus=found.get("GPU", 0.0)) for found in alive]
+
+
+@contextmanager
+def _running(stages: Sequence[Stage], config: RunConfig) -> Iterator[float]:
+    """Ray, for the length of the block; yields the CPUs that were added for tasks, 0 on another's cluster."""
+    if ray.is_initialized():
+        yield 0.0
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    cores, spare = _local_cpus(stages, config)
+    with _environment({} if config.verbose else _QUIET), _quietly(config):
+        _connect(address, {} if address else {"num_cpus": cores + spare, "include_dashboard": False}, config)
+        try:
+            yield 0.0 if address else spare
+        finally:
+            ray.shutdown()
+
+
+def _local_cpus(stages: Sequence[Stage], config: RunConfig) -> tuple[int, int]:
+    """Cores for the pools, and more for the tasks.
+
+    Ray's CPUs are places in a queue, not cores. Fetching mostly waits, so its tasks get places beside the cores:
+    models may then take every core, and the pipeline never waits for itself.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = sum(stage.needs.cpus for stage in stages if stage.needs.stateful) * (config.workers or 0)
+    tasks = max([0.0, *(stage.needs.cpus for stage in stages if not stage.needs.stateful)])
+    return max(cores, round(asked + 0.5)), max(1, cores // 2, round(tasks + 0.5))
+
+
+def _connect(address: str | None, how: dict[str, Any], config: RunConfig) -> None:
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=config.verbose,
+            logging_level=logging.INFO if config.verbose else logging.ERROR,
+            **how,
+        )
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise EngineError(
+            f"Ray did not start: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}",
+            where=address or "local",
+            mend="Check the address of the cluster." if address else "Take --runner local, which needs no Ray.",
+        ) from error
+
+
+@contextmanager
+def _settings(config: RunConfig) -> Iterator[None]:
+    with warnings.catch_warnings():
+        if not config.verbose:
+            # Making a context warns of Ray's own deprecated fields.
+            warnings.simplefilter("ignore", DeprecationWarning)
+        context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = None  # a block is a part, however large
+    context.enable_progress_bars = config.verbose
+    context.print_on_execution_start = config.verbose
+    with ray.data.DataContext.current(context), nullcontext() if config.verbose else _muted():
+        yield
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Ray Data's log goes to its file only."""
+    handlers = [h for h in logging.getLogger("ray.data").handlers if isinstance(h, logging.StreamHandler)]
+    levels = [h.level for h in handlers]
+    for handler in handlers:
+        handler.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
+
+
+@contextmanager
+def _quietly(config: RunConfig) -> Iterator[None]:
+    logger = logging.getLogger("ray")
+    level = logger.level
+    if not config.verbose:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables that Ray reads when it starts; what the user has set stays."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
