@@ -7,6 +7,7 @@ content, sizes are read from headers before anything is decoded, and no bytes wh
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -60,7 +61,7 @@ class ImageLimits:
     max_pixels: int = 50_000_000
     """Largest picture in pixels, 1 to 178,000,000; checked before decoding, which takes up to 12 bytes a pixel."""
     min_side: int = 32
-    """Smallest shorter side in pixels, 1 or more."""
+    """Smallest shorter side in pixels, before any downsizing, 1 or more."""
     max_aspect: float = 20.0
     """Largest ratio of the longer to the shorter side, 1 or more."""
     max_side: int = 1024
@@ -289,6 +290,8 @@ class _Quiet:
 
 
 _quiet = _Quiet()
+# PIL logs what it makes of some files; where nobody set up logging, that would go to standard error.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _require(good: bool, field: str, value: object, range_: str) -> None:

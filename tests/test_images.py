@@ -413,7 +413,8 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 def check_mutated(count: int) -> int:
     chance, pictures = random.Random(7), 0
-    limits = ImageLimits(max_pixels=4_000_000, max_side=256)
+    # min_side fits what the longest allowed picture is downsized to, so that results are within limits themselves.
+    limits = ImageLimits(max_pixels=4_000_000, max_side=256, min_side=8)
     seeds = originals()
     for number in range(count):
         data = mutated(seeds[number % len(seeds)], chance)
