@@ -152,7 +152,8 @@ def replace(table: pa.Table, columns: Mapping[str, Sequence[Any] | pa.Array]) ->
 class Tally:
     """The books of a part or of a run.
 
-    ``texts`` and ``texts_kept`` count scored captions by origin: their ratio is the paper's noise ratio.
+    ``texts`` counts the scored captions by origin, ``texts_kept`` those of them that were kept: their ratio
+    is the paper's noise ratio.
     """
 
     rows: int = 0
@@ -164,22 +165,16 @@ class Tally:
     @classmethod
     def of(cls, table: pa.Table) -> Self:
         """The books of one table of :data:`SCHEMA` or :data:`LEDGER_SCHEMA`."""
-        captions = pc.list_flatten(table.column("captions"))
-        scored: dict[str, int] = {}
-        kept: dict[str, int] = {}
-        for caption in captions.to_pylist():
-            if caption["itm"] is not None:
-                scored[caption["origin"]] = scored.get(caption["origin"], 0) + 1
-            if caption["kept"]:
-                kept[caption["origin"]] = kept.get(caption["origin"], 0) + 1
-        reasons = pc.value_counts(table.column("drop").combine_chunks()).to_pylist()
-        dropped = {r["values"]: r["counts"] for r in reasons if r["values"] is not None}
+        flat = pc.list_flatten(table.column("captions")).combine_chunks()
+        scored = flat.filter(pc.is_valid(flat.field("itm")))
+        kept = scored.filter(scored.field("kept"))
+        dropped = _counts(table.column("drop").combine_chunks())
         return cls(
             rows=table.num_rows,
             kept=table.num_rows - sum(dropped.values()),
-            dropped=dict(sorted(dropped.items())),
-            texts=dict(sorted(scored.items())),
-            texts_kept=dict(sorted(kept.items())),
+            dropped=dropped,
+            texts=_counts(scored.field("origin")),
+            texts_kept=_counts(kept.field("origin")),
         )
 
     @classmethod
@@ -215,6 +210,11 @@ class Tally:
         """The share of scored texts of this origin that the filter removed, in [0, 1] (paper, Table 2)."""
         scored = self.texts.get(origin, 0)
         return 1 - self.texts_kept.get(origin, 0) / scored if scored else None
+
+
+def _counts(values: pa.Array) -> dict[str, int]:
+    pairs = pc.value_counts(values).to_pylist()
+    return {p["values"]: p["counts"] for p in sorted(pairs, key=str) if p["values"] is not None}
 
 
 def _sum(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:

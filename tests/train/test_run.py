@@ -1,0 +1,150 @@
+"""Training runs on real shards: they learn, they go on where they stopped, they refuse what cannot work."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from capfilt.errors import SourceError, TrainingError
+from capfilt.evaluate.captioning import wording, write
+from capfilt.evaluate.filtering import separation
+from capfilt.med.captioner import Captioner, Writing
+from capfilt.med.filter import Filter
+from capfilt.med.model import MED
+from capfilt.shards.read import samples
+from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from capfilt.train.run import StepReport, train
+from capfilt.train.schedule import lr_at
+
+
+def config(architecture: Path, shard: Path, out: Path, **changes: object) -> TrainConfig:
+    start = TrainConfig(
+        model=str(architecture),
+        out=str(out),
+        steps=6,
+        batch_size=16,
+        log_every=2,
+        checkpoint_every=3,
+        data=DataConfig(shards=(str(shard),), origins=("human",), min_scale=0.6, flip=False, rand_augment=False),
+        optim=OptimConfig(lr=1e-3, warmup_steps=10, decay="cosine"),
+        objective=ObjectiveConfig(queue_size=64),
+        device="cpu",
+    )
+    return replace(start, **changes)  # type: ignore[arg-type]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(MED.load(folder).state_dict())
+
+
+def test_the_three_runs_teach_colours_and_shapes(tiny_architecture: Path, shape_shard: Path, tmp_path: Path) -> None:
+    first = train(config(tiny_architecture, shape_shard, tmp_path / "pre", steps=60, batch_size=32))
+    assert first.last_loss < first.first_loss
+    init = str(first.folder)
+    cap = config(tiny_architecture, shape_shard, tmp_path / "cap", task="captioner", init=init, steps=80, batch_size=32)
+    fil = config(tiny_architecture, shape_shard, tmp_path / "fil", task="filter", init=init, steps=80, batch_size=32)
+    captioner = Captioner.load(train(cap).folder, Writing(max_length=12))
+    judge = Filter.load(train(fil).folder)
+    held = list(samples([str(shape_shard)]))[:128]
+    told = separation(judge, held)
+    assert told.auc_itc > 0.8
+    said = wording(write(captioner, held), held)
+    assert said.hit > 0.95
+    assert said.vocabulary >= 6
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_very_same_weights(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    whole = train(config(tiny_architecture, shape_shard, tmp_path / "whole"))
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(report: StepReport) -> None:
+        if report.step == 4:
+            raise StoppedError
+
+    broken = config(tiny_architecture, shape_shard, tmp_path / "broken")
+    with pytest.raises(StoppedError):
+        train(broken, stop)
+    seen: list[int] = []
+    again = train(broken, lambda report: seen.append(report.step))
+    assert seen[0] == 4  # from the checkpoint of step 3, not from the beginning
+    mine, theirs = weights(whole.folder), weights(again.folder)
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    with (tmp_path / "broken" / "log.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    assert steps == sorted(set(steps))
+
+
+def test_loader_processes_do_not_change_how_a_run_goes_on(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    data = replace(config(tiny_architecture, shape_shard, tmp_path).data, loaders=2)
+    whole = train(config(tiny_architecture, shape_shard, tmp_path / "whole", data=data))
+    half = config(tiny_architecture, shape_shard, tmp_path / "half", data=data, steps=3)
+    half = replace(half, optim=replace(half.optim, decay="step"))
+    train(half)
+    rest = train(replace(half, steps=6))
+    straight = train(replace(half, steps=6, out=str(tmp_path / "straight")))
+    mine, theirs = weights(straight.folder), weights(rest.folder)
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert whole.steps == 6
+
+
+def test_other_settings_in_the_same_folder_are_refused_by_name(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    first = config(tiny_architecture, shape_shard, tmp_path / "run", steps=3)
+    train(first)
+    with pytest.raises(TrainingError, match="other settings of batch_size, seed"):
+        train(replace(first, seed=9, batch_size=8))
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "says"),
+    [
+        ({"origins": ("synthetic",)}, TrainingError, "no caption that training wants"),
+        ({"shards": ()}, SourceError, "no shards were named"),
+        ({"shards": ("/nowhere",)}, SourceError, "nowhere"),
+    ],
+)
+def test_nothing_to_train_on_is_said_before_anything_is_written(
+    data: dict[str, object],
+    error: type[Exception],
+    says: str,
+    tiny_architecture: Path,
+    shape_shard: Path,
+    tmp_path: Path,
+) -> None:
+    run = config(tiny_architecture, shape_shard, tmp_path / "run")
+    with pytest.raises(error, match=says):
+        train(replace(run, data=replace(run.data, **data)))  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_pairs_than_a_batch_is_said_with_the_mend(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="Set batch_size to 512"):
+        train(config(tiny_architecture, shape_shard, tmp_path / "run", batch_size=1000))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_architecture: Path, shape_shard: Path, tmp_path: Path) -> None:
+    wild = OptimConfig(lr=1.0, warmup_lr=1.0, warmup_steps=0)
+    with pytest.raises(TrainingError, match="not finite"):
+        train(config(tiny_architecture, shape_shard, tmp_path / "run", steps=400, log_every=1, optim=wild))
+
+
+def test_the_schedule_warms_up_and_decays() -> None:
+    step = OptimConfig(warmup_steps=10)
+    at = [lr_at(s, step, steps_per_epoch=100, steps=1000) for s in (0, 5, 10, 99, 100, 200)]
+    assert at == pytest.approx([1e-6, (1e-6 + 3e-4) / 2, 3e-4, 3e-4, 2.7e-4, 2.43e-4])
+    cosine = OptimConfig(warmup_steps=0, decay="cosine")
+    assert lr_at(0, cosine, steps_per_epoch=1, steps=10) == pytest.approx(3e-4)
+    assert lr_at(10, cosine, steps_per_epoch=1, steps=10) == pytest.approx(1e-6)
