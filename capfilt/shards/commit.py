@@ -33,6 +33,7 @@ from capfilt.storage import HashingWriter, Store
 __all__ = ["PartMarker", "SinkConfig", "claim", "commit_part", "committed", "kept_samples", "write_manifest"]
 
 ShardFormat = Literal["webdataset", "parquet", "both"]
+ShardImages = Literal["jpeg", "as_is"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +42,20 @@ class SinkConfig:
 
     format: ShardFormat = "webdataset"
     """Shards as ``webdataset`` tars, ``parquet``, or ``both``."""
+    images: ShardImages = "jpeg"
+    """``jpeg`` makes PNG and WebP into JPEG (quality 92), so that all samples have one extension, without which
+    `datasets` refuses or loses pictures of tars; ``as_is`` keeps bytes as they were captioned."""
     keep_rejected_text: bool = True
     """Whether rejected captions keep their text in shards and ledger; else only their scores stay."""
 
     def __post_init__(self) -> None:
-        if self.format not in get_args(ShardFormat):
-            raise RecipeError(
-                f"unknown shard format {self.format!r}", where="sink.format", mend="Use webdataset, parquet or both."
-            )
+        for name, kind in (("format", ShardFormat), ("images", ShardImages)):
+            if getattr(self, name) not in get_args(kind):
+                raise RecipeError(
+                    f"{getattr(self, name)!r} is unknown",
+                    where=f"sink.{name}",
+                    mend=f"Use one of: {', '.join(get_args(kind))}.",
+                )
 
 
 class Planned(Protocol):

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capfilt.errors import DataError
+from capfilt.images import extension
 from capfilt.records import CAPTION, LEDGER_SCHEMA
 from capfilt.shards.sample import Sample, best_caption
-from capfilt.shards.tar import image_extension
 
 _GROUP_ROWS = 128
 """Rows of a row group of a shard: some 10 MB of pictures, what a reader holds at once."""
@@ -98,7 +98,7 @@ def _row(sample: Sample) -> dict[str, Any]:
     best = best_caption(sample.captions)
     return {name: sample.meta.get(name) for name in _KNOWN} | {
         "key": sample.key,
-        "image": {"bytes": sample.image, "path": f"{sample.key}.{image_extension(sample.image)}"},
+        "image": {"bytes": sample.image, "path": f"{sample.key}.{extension(sample.image)}"},
         "caption": best["text"] if best else "",
         "captions": sample.captions,
     }

@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from capfilt.errors import DataError
+from capfilt.images import extension
 from capfilt.shards.sample import Sample, best_caption
-
-_MAGICS = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"))
 
 
 def write_tar(file: BinaryIO, samples: Iterable[Sample]) -> int:
@@ -27,31 +26,17 @@ def write_tar(file: BinaryIO, samples: Iterable[Sample]) -> int:
     count = 0
     with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for sample in samples:
-            for extension, data in _members(sample):
-                tar.addfile(_info(f"{sample.key}.{extension}", len(data)), io.BytesIO(data))
+            for ending, data in _members(sample):
+                tar.addfile(_info(f"{sample.key}.{ending}", len(data)), io.BytesIO(data))
             count += 1
     return count
-
-
-def image_extension(image: bytes) -> str:
-    """``jpg``, ``png`` or ``webp``, told from the bytes.
-
-    Raises:
-        DataError: it is none of these.
-    """
-    for magic, extension in _MAGICS:
-        if image.startswith(magic):
-            return extension
-    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
-        return "webp"
-    raise DataError("a shard holds JPEG, PNG and WebP only; this image is none of them")
 
 
 def _members(sample: Sample) -> Iterator[tuple[str, bytes]]:
     if not sample.key or any(char in sample.key for char in "./\\"):
         raise DataError(f"{sample.key!r} cannot be a sample's key: it holds a dot or a slash, or is empty")
     best = best_caption(sample.captions)
-    yield image_extension(sample.image), sample.image
+    yield extension(sample.image), sample.image
     yield "txt", (best["text"] if best else "").encode("utf-8", "replace")
     told = {**sample.meta, "captions": [dict(caption) for caption in sample.captions]}
     yield "json", json.dumps(told, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8", "replace")

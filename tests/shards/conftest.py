@@ -1,5 +1,6 @@
 """Rows and pictures for the tests of formats."""
 
+import hashlib
 import io
 
 import pytest
@@ -24,21 +25,22 @@ def picture():
 def part_table(picture):
     """A part of ``rows`` rows: every third dropped, the others kept with two captions, one of them rejected."""
 
-    def make(index=0, rows=7, start=0, keep=True):
+    def make(index=0, rows=7, start=0, keep=True, kinds=("JPEG", "PNG")):
         table = []
         for row in range(start, start + rows):
             dropped = not keep or row % 3 == 2
             text = f"web text {row}"
+            image = picture(kind=kinds[row % len(kinds)])
             table.append(
                 {
                     "id": records.row_id(f"http://h/{row}.jpg", text),
                     "part": index,
                     "row": row,
                     "url": f"http://h/{row}.jpg",
-                    "image": None if dropped else picture(kind="PNG" if row % 2 else "JPEG"),
+                    "image": None if dropped else image,
                     "width": None if dropped else 40,
                     "height": None if dropped else 30,
-                    "sha256": None if dropped else f"{row:064x}",
+                    "sha256": None if dropped else hashlib.sha256(image).hexdigest(),
                     "captions": [
                         Caption(text=text, origin="web", itm=None if dropped else 0.25, itc=None, kept=False),
                         *(

@@ -22,6 +22,11 @@ class Planned:
     digest: str = "d"
 
 
+def ledger_of(store, marker):
+    with open_read(store.path(marker.ledger.name)) as file:
+        return read_ledger(file)
+
+
 def contents(store):
     root = Path(store.url)
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
@@ -38,7 +43,7 @@ def test_a_part_leaves_shard_ledger_and_marker_that_agree(store, part_table):
     assert marker.tally == Tally.of(table)
     assert (marker.tally.rows, marker.tally.kept) == (7, 5)
     assert committed(store) == {3: marker}
-    ledger = read_ledger(open_read(store.path("pairs/00003.parquet")))
+    ledger = ledger_of(store, marker)
     assert ledger.schema == LEDGER_SCHEMA
     assert ledger.to_pylist() == table.drop_columns(["image"]).to_pylist()
     kept = list(samples([store.path("shards/00003.tar")]))
@@ -69,7 +74,7 @@ def test_rejected_text_can_be_left_out(store, part_table):
     marker = commit_part(store, part_table(), Planned(0), SinkConfig(format="both", keep_rejected_text=False))
     texts = {c["text"] for shard in marker.shards for s in samples([store.path(shard.name)]) for c in s.captions}
     assert texts == {"", "a red field"}
-    assert "web text" not in str(read_ledger(open_read(store.path(marker.ledger.name))).to_pylist())
+    assert "web text" not in str(ledger_of(store, marker).to_pylist())
     assert marker.tally == Tally.of(part_table())
 
 

@@ -1,0 +1,136 @@
+"""Whether a data set is what its books say: digests, counts, each row once, each kept row in its shard.
+
+Reads everything it checks, in memory of one part. Knows a store and the formats; repairs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from capfilt.errors import CapfiltError
+from capfilt.records import Tally
+from capfilt.shards.marker import PartMarker, StoredFile, committed
+from capfilt.shards.parquet import read_ledger
+from capfilt.shards.read import samples
+from capfilt.shards.sample import key_of
+from capfilt.storage import Store, open_read
+
+_CHUNK = 1 << 20
+
+
+def verify(store: Store) -> list[str]:
+    """The problems of a data set, one sentence each; empty if there is none.
+
+    Checks that every file is there with its size and sha256 and none is there that no marker knows; that each
+    part's ledger holds each row once, adds up to its marker, and agrees with its shards sample by sample; that
+    the manifest is the sum of its parts.
+    """
+    try:
+        markers = committed(store)
+    except CapfiltError as error:
+        return [str(error).replace("\n", " ")]
+    if not markers:
+        return [f"{store.url}: no part is committed there"]
+    problems = [problem for marker in markers.values() for problem in _of_part(store, marker)]
+    return [*problems, *_strangers(store, markers), *_of_manifest(store, markers)]
+
+
+def _of_part(store: Store, marker: PartMarker) -> Iterator[str]:
+    damaged = [problem for stored in (marker.ledger, *marker.shards) for problem in _of_file(store, stored)]
+    if damaged:
+        # What is inside a damaged file says no more.
+        yield from damaged
+        return
+    try:
+        with open_read(store.path(marker.ledger.name)) as file:
+            ledger = read_ledger(file)
+        yield from _of_ledger(ledger, marker)
+        for shard in marker.shards:
+            yield from _of_shard(store, shard, ledger)
+    except CapfiltError as error:
+        yield f"{marker.ledger.name}: {error.what}"
+
+
+def _of_file(store: Store, stored: StoredFile) -> Iterator[str]:
+    digest, size = hashlib.sha256(), 0
+    try:
+        with open_read(store.path(stored.name)) as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+    except CapfiltError as error:
+        yield f"{stored.name}: {error.what}"
+        return
+    if size != stored.size:
+        yield f"{stored.name}: has {size} bytes, {stored.size} were written"
+    elif digest.hexdigest() != stored.sha256:
+        yield f"{stored.name}: its bytes are not those that were written (sha256 differs)"
+
+
+def _of_ledger(ledger: pa.Table, marker: PartMarker) -> Iterator[str]:
+    name = marker.ledger.name
+    if set(pc.unique(ledger.column("part")).to_pylist()) - {marker.part}:
+        yield f"{name}: holds rows of another part"
+    if pc.count_distinct(ledger.column("row")).as_py() != ledger.num_rows:
+        yield f"{name}: a row is there twice"
+    tally = Tally.of(ledger)
+    if tally != marker.tally:
+        yield f"{name}: its rows do not add up to the marker's tallies"
+    if not tally.balanced:
+        yield f"{name}: {tally.rows} rows are not {tally.kept} kept and {sum(tally.dropped.values())} dropped"
+    if bool(marker.shards) != bool(tally.kept):
+        yield f"{name}: {tally.kept} rows are kept, but {len(marker.shards)} shards are there"
+
+
+def _of_shard(store: Store, shard: StoredFile, ledger: pa.Table) -> Iterator[str]:
+    kept = ledger.filter(pc.is_null(ledger.column("drop"))).select(["id", "part", "row", "sha256"]).to_pylist()
+    expected = {key_of(row["part"], row["row"]): row for row in kept}
+    bad: list[tuple[str, str]] = []
+    for sample in samples([store.path(shard.name)], on_bad=lambda name, reason: bad.append((name, reason))):
+        row = expected.pop(sample.key, None)
+        if row is None:
+            yield f"{shard.name}: sample {sample.key} is there twice or is no kept row"
+        elif sample.meta.get("id") != row["id"]:
+            yield f"{shard.name}: sample {sample.key} has another id than its row"
+        elif hashlib.sha256(sample.image).hexdigest() != row["sha256"]:
+            yield f"{shard.name}: sample {sample.key} has another picture than its row"
+    yield from (f"{name}: {reason}" for name, reason in bad)
+    if expected:
+        yield f"{shard.name}: {len(expected)} kept rows are missing, first {min(expected)}"
+
+
+def _strangers(store: Store, markers: dict[int, PartMarker]) -> Iterator[str]:
+    known = {stored.name for marker in markers.values() for stored in (marker.ledger, *marker.shards)}
+    for folder in ("shards", "pairs"):
+        for name in store.names(folder):
+            if f"{folder}/{name}" not in known:
+                yield f"{folder}/{name}: no commit marker knows this file; its part was not finished, run again"
+
+
+def _of_manifest(store: Store, markers: dict[int, PartMarker]) -> Iterator[str]:
+    if not store.exists("manifest.json"):
+        yield f"manifest.json: is not there; {len(markers)} parts are done, run again to finish"
+        return
+    try:
+        manifest = store.read_json("manifest.json")
+        told, parts = _files(manifest), int(manifest["parts"])
+        totals = Tally.from_json(manifest["totals"])
+    except (CapfiltError, KeyError, TypeError, ValueError):
+        yield "manifest.json: cannot be read as a manifest"
+        return
+    if parts != len(markers) or set(markers) != set(range(parts)):
+        yield f"manifest.json: speaks of {parts} parts, {len(markers)} are committed"
+    if totals != sum((marker.tally for marker in markers.values()), Tally()):
+        yield "manifest.json: its totals are not the sum of the parts"
+    found = [stored.to_json() for marker in markers.values() for stored in (marker.ledger, *marker.shards)]
+    if told != {stored["name"]: stored for stored in found}:
+        yield "manifest.json: its files are not those of the commit markers"
+
+
+def _files(manifest: Any) -> dict[str, Any]:
+    return {stored["name"]: stored for stored in (*manifest["ledgers"], *manifest["shards"])}
