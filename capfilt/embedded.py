@@ -78,6 +78,18 @@ def fit_vocabulary(vocab: Path, architecture: Path) -> None:
     (architecture / "vocab.txt").write_text(text, encoding="utf-8")
 
 
+def make(corpora: Path, work: Path, target: Path, *, on_step: OnStep | None = None) -> None:
+    """The whole of it: train, ship, measure what was shipped, and lay out the contact sheet.
+
+    Raises:
+        SourceError: shards are missing. TrainingError: a run cannot go on.
+    """
+    build(corpora, work, on_step=on_step)
+    ship(work, target)
+    write_results(measure(corpora, target / "captioner", target / "filter"), target)
+    (target / "sheet.html").write_text(sheet(corpora, target / "captioner", target / "filter"), encoding="utf-8")
+
+
 def measure(corpora: Path, captioner: Path, judge: Path, *, device: str = "cpu") -> dict[str, Any]:
     """Figures on everything held out: the filter's separation and the captioner's wording."""
     writer = Captioner.load(captioner, Writing(), device=device)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from capfilt.cli.options import HELP_NAMES
+
+if TYPE_CHECKING:
+    from capfilt.train.run import StepReport
 
 app = typer.Typer(
     help="Build the corpora that the embedded model is trained on.",
@@ -34,3 +37,24 @@ def build(
     from capfilt.corpora.build import build as build_corpora
 
     build_corpora(dest, cache=cache)
+
+
+@app.command("train")
+def train(
+    shards: Annotated[str, typer.Argument(metavar="SHARDS", help="What `capfilt corpora build` wrote.")],
+    work: Annotated[str, typer.Argument(metavar="WORK", help="Folder of the three training runs.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="Model folder to write, e.g. models/med-mini.")],
+) -> None:
+    """Make the embedded model: pretrain, finetune captioner and filter, measure on what was held out.
+
+    Each run goes on where it stopped. Hours on two cores.
+    """
+    from pathlib import Path
+
+    from capfilt import embedded
+
+    def tell(report: StepReport) -> None:
+        losses = "  ".join(f"{name} {loss:.3f}" for name, loss in report.losses.items())
+        typer.echo(f"step {report.step} of {report.steps}  {losses}  {report.images_per_s:.0f} images/s")
+
+    embedded.make(Path(shards), Path(work), Path(target), on_step=tell)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from capfilt.captions import clean
 from capfilt.catalog import model_folder
+from capfilt.errors import ModelError
 from capfilt.images import decode
 from capfilt.med.captioner import Captioner, Writing
 from capfilt.med.filter import Filter, Score
@@ -135,6 +136,12 @@ class _Worker:
     def _verdicts(self, row: list[Caption], scores: list[Score]) -> list[Caption]:
         judged = []
         for caption, score in zip(row, scores, strict=True):
+            if not (math.isfinite(score.itm) and math.isfinite(score.itc)):
+                raise ModelError(
+                    f"it gave a score that is not a number in {self.config.dtype}",
+                    where=str(self.config.filter),
+                    mend="Set capfilt.dtype: float32, or use another filter.",
+                )
             human = caption["origin"] == Origin.HUMAN
             # Human texts join unfiltered (paper, section 3.3); a text of nothing but punctuation is none.
             kept = bool(clean(caption["text"])) and (human or score.itm >= self.config.threshold)
