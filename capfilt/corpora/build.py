@@ -95,10 +95,14 @@ def build(dest: str, *, cache: str, processes: int = 2) -> dict[str, Any]:
 
 def _read_clips(archives: Mapping[str, Path]) -> _Clips:
     every = clipart.read_all_about(archives[clipart.TITLES])
-    free = {name: about for name, about in every.items() if about.public_domain}
-    about = {name: one for name, one in free.items() if clean(one.text)}
+    about = clipart.usable(every)
     series = clipart.series_of_all(clipart.read_pictures(archives[clipart.PICTURES], about))
-    left_out = {"not_public_domain": len(every) - len(free), "no_text": len(free) - len(about)}
+    public = sum(one.public_domain for one in every.values())
+    left_out = {
+        "not_public_domain": len(every) - public,
+        "no_text_or_not_shown": public - len(about),
+        "same_file_as_another": len(about) - len(series),
+    }
     return _Clips(about, clipart.sides(series), left_out)
 
 

@@ -19,6 +19,8 @@ from capfilt.corpora.sides import SERIES_ALWAYS_TRAINED, chance, held_out
 
 PICTURES, TITLES = "openclipart-png", "openclipart-svg"
 """The two packages."""
+LEFT_OUT = frozenset({"decorations/sunwheel_vikingdread_01"})
+"""Drawings that are shown to nobody: a sign of hate."""
 REPEATS = 3
 """Most pictures with one title in the balanced training set: what repeats most is noise by itself."""
 
@@ -72,6 +74,11 @@ def _is_public_domain(url: str) -> bool:
 def read_all_about(archive: Path) -> dict[str, About]:
     """What every drawing of the package of titles says, by its path without the ending."""
     return {name: read_about(data.decode("utf-8", "replace")) for name, data in _files(archive, "svg")}
+
+
+def usable(every: Mapping[str, About]) -> dict[str, About]:
+    """Those in the public domain of which something is written and that may be shown."""
+    return {name: one for name, one in every.items() if one.public_domain and clean(one.text) and name not in LEFT_OUT}
 
 
 def read_pictures(archive: Path, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
