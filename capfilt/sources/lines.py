@@ -81,8 +81,8 @@ def count(file: str, kind: TextKind) -> Counted:
     return Counted(file, rows, tuple(marks))
 
 
-def records(file: str, kind: TextKind, mark: Mark | None = None) -> Iterator[TextRecord]:
-    """The records from a mark (or the beginning) to the end, in order.
+def records(file: str, kind: TextKind, mark: Mark | None = None, skip: int = 0) -> Iterator[TextRecord]:
+    """The records to the end, in order, from the one ``skip`` after a mark (or after the beginning).
 
     Raises:
         SourceError: as :func:`count`.
@@ -92,7 +92,7 @@ def records(file: str, kind: TextKind, mark: Mark | None = None) -> Iterator[Tex
         header = [] if kind == "jsonl" else _header(lines, file, kind)
         if mark is not None:
             lines.move_to(mark.offset)
-        for _, raw, fields, problem in _raw(lines, kind):
+        for _, raw, fields, problem in islice(_raw(lines, kind), skip, None):
             if problem:
                 yield TextRecord(raw, None, problem)
             else:

@@ -123,9 +123,8 @@ class TableSource:
     def _text_rows(self, part: Part, kind: TextKind) -> Iterator[dict[str, Any]]:
         url, caption = find_columns(lines.columns(part.file, kind), self.config, part.file)
         mark = self._mark(part)
-        records = lines.records(part.file, kind, mark)
-        first = part.start - (mark.row if mark else 0)
-        for row, record in enumerate(islice(records, first, first + part.stop - part.start), part.start):
+        records = lines.records(part.file, kind, mark, skip=part.start - (mark.row if mark else 0))
+        for row, record in enumerate(islice(records, part.stop - part.start), part.start):
             yield self._row(part, row, record, url, caption)
 
     def _mark(self, part: Part) -> Mark | None:
@@ -149,7 +148,7 @@ class TableSource:
                 rows = table.metadata.row_group(group).num_rows
                 first, last = max(part.start, start), min(part.stop, start + rows)
                 if first < last:
-                    cells = islice(_group_cells(table, group, names), first - start, last - start)
+                    cells = _group_cells(table, group, names, first - start, last - start)
                     yield from self._group_rows(part, range(first, last), cells)
                 start += rows
 
@@ -205,10 +204,18 @@ def _parquet(stream: Any, file: str) -> pq.ParquetFile:
         ) from error
 
 
-def _group_cells(table: pq.ParquetFile, group: int, names: list[str]) -> Iterator[tuple[Any, ...]]:
+def _group_cells(
+    table: pq.ParquetFile, group: int, names: list[str], first: int, last: int
+) -> Iterator[tuple[Any, ...]]:
+    """The cells of rows [first, last) of a row group."""
     # In batches: a row group of a million rows is usual, and a part needs a thousand of them.
+    at = 0
     for batch in table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
-        yield from zip(*(_values(batch.column(name)) for name in names), strict=True)
+        wanted = batch.slice(max(0, first - at), max(0, min(last, at + batch.num_rows) - max(first, at)))
+        yield from zip(*(_values(wanted.column(name)) for name in names), strict=True)
+        at += batch.num_rows
+        if at >= last:
+            return
 
 
 def _values(column: pa.Array) -> list[Any]:
