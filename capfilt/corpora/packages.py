@@ -106,14 +106,15 @@ def read_npm(path: Path, name: str) -> bytes:
     """One file of an npm tarball; ``name`` without the leading ``package/``.
 
     Raises:
-        SourceError: it is not there, is no regular file or is too large.
+        SourceError: it is not there, is no regular file or is too large, or the tarball is damaged.
     """
-    with tarfile.open(path) as tar:
-        try:
-            member = tar.getmember(f"package/{name}")
-        except KeyError as error:
-            raise SourceError(f"has no {name}", where=str(path)) from error
-        return _bytes(tar, member, path)
+    try:
+        with tarfile.open(path) as tar:
+            return _bytes(tar, tar.getmember(f"package/{name}"), path)
+    except KeyError as error:
+        raise SourceError(f"has no {name}", where=str(path)) from error
+    except (tarfile.TarError, EOFError) as error:
+        raise SourceError(f"is damaged: {error}", where=str(path)) from error
 
 
 def read_debian(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:

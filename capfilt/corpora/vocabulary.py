@@ -20,13 +20,20 @@ MIN_FREQUENCY = 2
 
 def learn(texts: Iterable[str], *, size: int = SIZE) -> list[str]:
     """WordPiece pieces, in the order of their ids, learnt from the cleaned texts."""
+    cleaned = [clean(text) for text in texts]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106 (no password)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    # The trainer numbers the letters inside words as its hash map gives them, and breaks ties by number; letters
+    # that are named beforehand have their numbers, so the same texts give the same pieces.
+    letters = sorted({letter for text in cleaned for letter in tokenizer.normalizer.normalize_str(text)} - {" "})
     trainer = trainers.WordPieceTrainer(
-        vocab_size=size, min_frequency=MIN_FREQUENCY, special_tokens=list(SPECIAL), show_progress=False
+        vocab_size=size,
+        min_frequency=MIN_FREQUENCY,
+        special_tokens=[*SPECIAL, *(f"##{letter}" for letter in letters)],
+        limit_alphabet=len(letters),
+        show_progress=False,
     )
-    # Sorted, since the trainer breaks ties by what it met first.
-    tokenizer.train_from_iterator(sorted(clean(text) for text in texts), trainer)
+    tokenizer.train_from_iterator(cleaned, trainer)
     pieces = tokenizer.get_vocab()
     return sorted(pieces, key=lambda piece: pieces[piece])
