@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from capfilt.cli.errors import ExitCode
+from capfilt.errors import DestinationError
 
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="A destination of `capfilt bootstrap`.")]
 
@@ -34,7 +35,14 @@ def verify(dest: Dest) -> None:
     from capfilt.shards.verify import verify as problems_of
     from capfilt.storage import Store
 
-    problems = problems_of(Store(dest))
+    store = Store(dest)
+    if not store.names("parts"):
+        raise DestinationError(
+            "there is nothing to verify: no part of a run is finished here",
+            where=store.url,
+            mend="Name the DEST of a `capfilt bootstrap` run.",
+        )
+    problems = problems_of(store)
     for problem in problems:
         typer.echo(problem)
     if problems:
