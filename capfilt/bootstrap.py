@@ -1,0 +1,232 @@
+"""The main job: from a scraped source to a clean, captioned data set, going on where it stopped.
+
+Everything that can be wrong is looked at before anything is written. What is to do is the plan less the parts with
+a marker; a finished destination is told at once, with no engine started. Knows the order of things; each of them
+is another room's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from capfilt.catalog import model_folder
+from capfilt.errors import DestinationError, ModelError
+from capfilt.flow.config import RunConfig
+from capfilt.flow.local import run_local
+from capfilt.flow.plan import Plan, describe, plan, todo
+from capfilt.med.config import MEDConfig
+from capfilt.recipe import Recipe, load, resolved
+from capfilt.records import Tally
+from capfilt.report.page import write_report
+from capfilt.shards.card import dataset_card
+from capfilt.shards.commit import PartMarker, claim, committed, write_manifest
+from capfilt.sources.base import Part, Source, SourceConfig
+from capfilt.sources.opening import open_source
+from capfilt.stages.base import Stage
+from capfilt.stages.fetch import FetchImages
+from capfilt.stages.sink import WriteShards
+from capfilt.storage import Store
+
+_MODELS = "models.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is."""
+
+    done: int
+    """Parts committed, earlier runs' included."""
+    total: int
+    """Parts of the plan."""
+    tally: Tally
+    """The books of all committed parts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run found and did."""
+
+    dest: str
+    """The destination, absolute."""
+    plan: str
+    """The plan in words."""
+    manifest: dict[str, Any] | None
+    """The finished data set's books; None after a dry run."""
+    parts: int
+    """Parts of the plan."""
+    done_before: int
+    """Parts that earlier runs had committed."""
+
+
+def bootstrap(
+    source: str | SourceConfig,
+    dest: str,
+    *,
+    recipe: Recipe | None = None,
+    run: RunConfig | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    dry_run: bool = False,
+) -> Result:
+    """Fetches, captions, filters and writes what is not done yet, then manifest, card and report.
+
+    Args:
+        source: where rows come from; a string takes the recipe's other settings of sources.
+        dest: a local folder or any URL fsspec knows.
+        recipe: None takes the defaults.
+        run: where it runs; None starts Ray here.
+        on_progress: told at the start and after each part.
+        dry_run: only look at everything and plan; write nothing.
+
+    Raises:
+        CapfiltError: a mistake in source, destination, recipe or models, before anything is written; or the
+            engine's or the machine's failure, and then a later run goes on.
+    """
+    recipe = _with_source(recipe, source)
+    store, opened = Store(dest), open_source(recipe.source)
+    planned = plan(opened, recipe.plan)
+    models = _models(recipe)
+    store.check_writable()
+    _claim(store, recipe, planned, models, dry_run=dry_run)
+    done = committed(store)
+    left = todo(planned, done)
+    stages = _Stages(recipe, store, left)
+    if not dry_run:
+        _run(opened, left, stages, run or RunConfig(), _Meter(on_progress, planned, done))
+    return Result(
+        dest=store.url,
+        plan=describe(planned, stages(), left=len(left)) if dry_run else "",
+        manifest=None if dry_run else _finish(store, recipe, opened, models, planned, anew=bool(left)),
+        parts=len(planned.parts),
+        done_before=len(done),
+    )
+
+
+def _with_source(recipe: Recipe | None, source: str | SourceConfig) -> Recipe:
+    if isinstance(source, SourceConfig):
+        return replace(recipe, source=source) if recipe else Recipe(source=source)
+    return replace(recipe, source=replace(recipe.source, path=source)) if recipe else load(source=source)
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """The three stages, made when they are asked for: the class of the second brings torch, which takes seconds."""
+
+    recipe: Recipe
+    store: Store
+    left: Sequence[Part]
+
+    def __call__(self) -> list[Stage]:
+        from capfilt.stages.capfilt import CapFilt  # noqa: PLC0415 torch takes seconds; a finished DEST needs none
+
+        c = self.recipe.capfilt
+        placed = replace(c, captioner=_absolute(c.captioner), filter=_absolute(c.filter))
+        digests = {part.index: part.digest for part in self.left}
+        return [
+            FetchImages(fetch=self.recipe.fetch),
+            CapFilt(capfilt=placed),
+            WriteShards(dest=self.store.url, sink=self.recipe.sink, parts=digests),
+        ]
+
+
+class _Meter:
+    """Adds up the parts that are told of and tells the caller."""
+
+    def __init__(self, tell: Callable[[Progress], None] | None, planned: Plan, done: dict[int, PartMarker]) -> None:
+        self.tell, self.total = tell, len(planned.parts)
+        self.done, self.tally = len(done), sum((marker.tally for marker in done.values()), Tally())
+
+    def start(self) -> None:
+        """Tells what earlier runs did."""
+        if self.tell:
+            self.tell(Progress(done=self.done, total=self.total, tally=self.tally))
+
+    def __call__(self, tally: Tally) -> None:
+        self.done, self.tally = self.done + 1, self.tally + tally
+        self.start()
+
+
+def _run(source: Source, left: Sequence[Part], stages: _Stages, run: RunConfig, meter: _Meter) -> None:
+    meter.start()
+    if not left:
+        return
+    if run.runner == "local":
+        run_local(source, left, stages(), meter, run.workers or 1)
+        return
+    from capfilt.flow.ray import run_ray  # noqa: PLC0415 Ray takes seconds; neither a finished DEST nor `local` needs it
+
+    run_ray(source, left, stages(), meter, run)
+
+
+def _finish(
+    store: Store, recipe: Recipe, source: Source, models: dict[str, Any], planned: Plan, *, anew: bool
+) -> dict[str, Any]:
+    """Manifest, card and report: ``anew`` after parts were done, else those that a run that died did not reach."""
+    if anew or not store.exists("manifest.json"):
+        books, parts = resolved(recipe), len(planned.parts)
+        write_manifest(store, recipe=books, source=source.describe(), models=models, parts_planned=parts)
+    manifest: dict[str, Any] = store.read_json("manifest.json")
+    if anew or not store.exists("README.md"):
+        store.write("README.md", dataset_card(manifest).encode())
+    if anew or not store.exists("report.html"):
+        write_report(store)
+    return manifest
+
+
+def _claim(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any], *, dry_run: bool) -> None:
+    if dry_run and not store.exists("recipe.yaml"):
+        return
+    claim(store, resolved(recipe), planned.digest)
+    if store.exists(_MODELS):
+        there = store.read_json(_MODELS)
+        for role, model in models.items():
+            if there.get(role, {}).get("sha256") != model["sha256"]:
+                raise DestinationError(
+                    f"made with another {role} of the name {model['name']}: its weights have changed since",
+                    where=store.url,
+                    mend="Bring back the model as it was, or choose another folder.",
+                )
+    elif not dry_run:
+        store.write_json(_MODELS, models)
+
+
+def _models(recipe: Recipe) -> dict[str, Any]:
+    """By role, each model's name and the digest of what decides its answers.
+
+    Raises:
+        ModelError: unknown, without weights, or with a damaged file.
+    """
+    names = {"captioner": recipe.capfilt.captioner, "filter": recipe.capfilt.filter}
+    return {role: {"name": name, "sha256": _digest(model_folder(name))} for role, name in names.items() if name}
+
+
+def _digest(folder: Path) -> str:
+    MEDConfig.load(folder)
+    weights = folder / "model.safetensors"
+    try:
+        # Reads the header and checks that the file is as long as it says.
+        with safe_open(weights, framework="numpy"):
+            pass
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"its weights cannot be read: {error}",
+            where=str(weights),
+            mend="Train it, name another model, or copy its folder again, whole.",
+        ) from error
+    digest = hashlib.sha256()
+    for file in (folder / "model.yaml", folder / "vocab.txt", weights):
+        if file.is_file():
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _absolute(model: str | None) -> str | None:
+    """A folder's absolute path, since workers stand elsewhere; a name of the catalogue as it is."""
+    path = Path(model or "").expanduser()
+    return str(path.resolve()) if model and path.is_dir() else model

@@ -1,0 +1,298 @@
+"""The main job with a tiny real model: what it writes, how it goes on, and what it refuses before it begins."""
+
+import csv
+import functools
+import hashlib
+import http.server
+import json
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from capfilt.bootstrap import bootstrap
+from capfilt.errors import CapfiltError, DestinationError, ModelError, SourceError
+from capfilt.flow.config import RunConfig
+from capfilt.med.model import MED
+from capfilt.recipe import load
+from capfilt.shards.verify import verify
+from capfilt.storage import Store
+
+LOCAL = RunConfig(runner="local")
+ROWS = 23
+
+
+@pytest.fixture(scope="module")
+def models(tiny_architecture, tmp_path_factory):
+    """Two models with random weights."""
+    root = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("captioner", "filter")):
+        torch.manual_seed(seed)
+        model = MED.new(tiny_architecture)
+        if name == "filter":
+            torch.nn.init.normal_(model.itm_head.weight, std=2.0)  # else every score is near one half
+        model.save(root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A table of pictures that this machine serves; every sixth is missing, and a row has no address."""
+    folder = tmp_path_factory.mktemp("web")
+    draw = random.Random(0)
+    handler = functools.partial(Silent, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    rows = [("", "nowhere")]
+    for n in range(ROWS - 1):
+        colour, shape = draw.choice(("red", "green", "blue")), draw.choice(("circle", "square"))
+        if n % 6:
+            picture(folder / f"{n}.png", colour, n)
+        rows.append((f"http://127.0.0.1:{server.server_port}/{n}.png", f"a {colour} {shape} on white"))
+    file = tmp_path_factory.mktemp("tables") / "pairs.csv"
+    with file.open("w", newline="") as out:
+        csv.writer(out).writerows([("url", "caption"), *rows])
+    yield file
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def picture(file, colour, n):
+    image = Image.new("RGB", (40 + n, 40), "white")
+    ImageDraw.Draw(image).rectangle((5, 5, 20 + n, 30), fill=colour)
+    image.save(file)
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def snapshot(folder, *, times=False):
+    """Digest, and time if asked, of each file that is the data set."""
+    return {
+        str(file.relative_to(folder)): (
+            hashlib.sha256(file.read_bytes()).hexdigest(),
+            times and file.stat().st_mtime_ns,
+        )
+        for kind in ("shards", "pairs", "parts")
+        for file in sorted((folder / kind).iterdir())
+    }
+
+
+def ledger(folder):
+    return pa.concat_tables(pq.read_table(file) for file in sorted((folder / "pairs").glob("*.parquet"))).to_pylist()
+
+
+@pytest.fixture
+def job(models, table, tmp_path):
+    """Runs the main job on the table with the tiny models."""
+
+    def run(dest="out", *settings, run=LOCAL, source=table, **more):
+        recipe = load(
+            None,
+            [
+                f"capfilt.captioner={models}/captioner",
+                f"capfilt.filter={models}/filter",
+                "capfilt.threshold=0.988",  # the median of the random filter's scores
+                "capfilt.max_length=10",
+                "capfilt.min_length=4",
+                "plan.part_rows=5",
+                "fetch.allow_addresses=[127.0.0.0/8]",
+                "fetch.retries=0",
+                *settings,
+            ],
+            source=str(source),
+        )
+        return bootstrap(str(source), str(tmp_path / dest), recipe=recipe, run=run, **more)
+
+    return run
+
+
+def test_books_files_and_progress_of_a_whole_run(job, tmp_path):
+    told = []
+    result = job(on_progress=told.append)
+    out, totals = tmp_path / "out", result.manifest["totals"]
+    assert (result.dest, result.parts, result.done_before) == (str(out), 5, 0)
+    assert [(p.done, p.total) for p in told] == [(n, 5) for n in range(6)]
+    assert told[-1].tally.to_json() == totals
+    rows = ledger(out)
+    assert [row["row"] for row in rows] == list(range(ROWS))
+    drops = Counter(row["drop"] for row in rows)
+    assert drops["no_url"] == 1
+    assert drops["http_status"] == 4
+    assert totals["rows"] == ROWS == totals["kept"] + sum(totals["dropped"].values())
+    assert 0 < totals["kept"] < ROWS - 5, "the random filter keeps some and rejects some"
+    assert {c["origin"] for row in rows for c in row["captions"]} == {"web", "synthetic"}
+    assert verify(Store(str(out))) == []
+    for name in ("README.md", "report.html", "recipe.yaml"):
+        assert (out / name).stat().st_size > 200
+    assert result.manifest["models"].keys() == {"captioner", "filter"}
+
+
+def test_a_run_that_died_goes_on_and_ends_as_if_it_had_not(job, tmp_path):
+    def die(progress):
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        job("died", on_progress=die)
+    died = tmp_path / "died"
+    assert not (died / "manifest.json").exists()
+    # A part that died before its marker leaves files that nobody vouches for.
+    (died / "shards" / "00003.tar").write_bytes(b"half a tar")
+    before = snapshot(died, times=True)
+    result = job("died")
+    after = snapshot(died, times=True)
+    assert result.done_before == 2
+    done = [name for name in before if "00000" in name or "00001" in name]
+    assert len(done) >= 4
+    assert {name: after[name] for name in done} == {name: before[name] for name in done}
+    job("whole")
+    assert snapshot(died) == snapshot(tmp_path / "whole")
+    assert verify(Store(str(died))) == []
+
+
+def test_workers_do_not_change_a_byte(job, tmp_path):
+    job("one")
+    job("two", run=RunConfig(runner="local", workers=2))
+    assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
+
+
+@pytest.mark.ray
+def test_ray_does_not_change_a_byte(job, tmp_path):
+    job("here")
+    job("ray", run=RunConfig(workers=2))
+    assert snapshot(tmp_path / "here") == snapshot(tmp_path / "ray")
+
+
+def test_a_finished_destination_is_told_without_torch_and_ray(job, tmp_path, models, table):
+    job()
+    code = f"""
+import sys
+from capfilt.bootstrap import bootstrap
+from capfilt.recipe import load
+recipe = load({str(tmp_path / "out" / "recipe.yaml")!r}, source="x")
+result = bootstrap({str(table)!r}, {str(tmp_path / "out")!r}, recipe=recipe)
+print(result.done_before, result.parts, result.manifest["totals"]["rows"], {{"ray", "torch"}} & set(sys.modules))
+"""
+    before = snapshot(tmp_path / "out", times=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"5 5 {ROWS} set()"
+    assert snapshot(tmp_path / "out", times=True) == before
+
+
+def test_what_a_run_that_died_at_the_end_did_not_reach_is_written(job, tmp_path):
+    job()
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    for name in ("manifest.json", "README.md", "report.html"):
+        (tmp_path / "out" / name).unlink()
+    again = job()
+    assert again.manifest["totals"] == manifest["totals"]
+    assert (tmp_path / "out" / "report.html").exists()
+    assert (tmp_path / "out" / "README.md").exists()
+
+
+def test_another_recipe_is_refused_and_named(job, tmp_path):
+    job()
+    before = snapshot(tmp_path / "out", times=True)
+    with pytest.raises(DestinationError, match=r"capfilt\.threshold is 0\.988 there and 0\.9 now") as caught:
+        job("out", "capfilt.threshold=0.9", "capfilt.seed=1")
+    assert "capfilt.seed" in caught.value.what
+    assert snapshot(tmp_path / "out", times=True) == before
+
+
+def test_speed_may_change(job):
+    job()
+    assert job("out", "capfilt.batch_size=2", "fetch.concurrency=2").done_before == 5
+
+
+def test_a_changed_source_is_refused(job, tmp_path, table):
+    mine = tmp_path / "mine.csv"
+    shutil.copy(table, mine)
+    job(source=mine)
+    mine.write_text(mine.read_text().replace("nowhere", "somewhere"))
+    with pytest.raises(DestinationError, match="other input"):
+        job(source=mine)
+
+
+def test_the_same_bytes_elsewhere_are_the_same_source(job, tmp_path, table):
+    job()
+    shutil.copy(table, tmp_path / "moved.csv")
+    assert job(source=tmp_path / "moved.csv").done_before == 5
+
+
+def test_other_weights_of_the_same_name_are_refused(job, tmp_path, models):
+    mine = tmp_path / "filter"
+    shutil.copytree(models / "filter", mine)
+    job("out", f"capfilt.filter={mine}")
+    shutil.copy(models / "captioner" / "model.safetensors", mine)
+    with pytest.raises(DestinationError, match="another filter"):
+        job("out", f"capfilt.filter={mine}")
+
+
+def test_a_dry_run_plans_and_writes_nothing(job, tmp_path):
+    result = job(dry_run=True)
+    assert result.manifest is None
+    assert f"{ROWS} in 1 file" in result.plan
+    assert "capfilt" in result.plan
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "source", "kind"),
+    [
+        (["capfilt.captioner=no-such-model"], None, ModelError),
+        (["capfilt.filter={models}/cut"], None, ModelError),
+        (["capfilt.filter={models}/bare"], None, ModelError),
+        (["source.url_column=address"], None, SourceError),
+        ([], "absent.csv", SourceError),
+        ([], "empty.csv", SourceError),
+        ([], "header.csv", SourceError),
+        ([], "picture.parquet", SourceError),
+    ],
+)
+def test_a_mistake_is_refused_before_anything_is_written(
+    job, tmp_path, models, tiny_architecture, settings, source, kind
+):
+    bare, cut = models / "bare", models / "cut"
+    if not bare.exists():
+        shutil.copytree(tiny_architecture, bare)
+        shutil.copytree(models / "filter", cut)
+        weights = (cut / "model.safetensors").read_bytes()
+        (cut / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "header.csv").write_text("url,caption\n")
+    (tmp_path / "picture.parquet").write_bytes(b"\x89PNG\r\n\x1a\n")
+    more = {"source": tmp_path / source} if source else {}
+    with pytest.raises(kind) as caught:
+        job("out", *(text.format(models=models) for text in settings), **more)
+    assert isinstance(caught.value, CapfiltError)
+    assert caught.value.mend
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(job, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(DestinationError, match=r"thesis\.txt"):
+        job()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_of_drops_only_is_a_data_set_without_shards(job, tmp_path):
+    (tmp_path / "gone.csv").write_text("url,caption\n" + "http://127.0.0.1:9/x.png,gone\n" * 7)
+    result = job(source=tmp_path / "gone.csv")
+    assert (result.manifest["totals"]["rows"], result.manifest["totals"]["kept"]) == (7, 0)
+    assert result.manifest["shards"] == []
+    assert verify(Store(result.dest)) == []
