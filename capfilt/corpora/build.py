@@ -27,7 +27,7 @@ from typing import Any
 from capfilt.captions import clean
 from capfilt.corpora import clipart, emoji
 from capfilt.corpora.drawing import Job, draw_all
-from capfilt.corpora.packages import locked, obtain
+from capfilt.corpora.packages import Package, locked, obtain
 from capfilt.corpora.pictures import SIDE, Unfit
 from capfilt.corpora.sentences import sentences
 from capfilt.corpora.sides import HELD_OUT_ONE_IN, chance, split
@@ -41,7 +41,11 @@ SHARD_ROWS = 1500
 """Pictures in one shard."""
 UNSEEN_STYLE_SHARE = 0.25
 """The share of trained concepts that the set ``unseen-style`` shows."""
-SETS = ("human-train", "web-train", "heldout-seen-style", "heldout-unseen-style", "unseen-style", "heldout-clipart")
+TRAINED = ("human-train", "web-train")
+"""The sets that are trained on."""
+HELD_OUT = ("heldout-seen-style", "heldout-unseen-style", "unseen-style", "heldout-clipart")
+"""The sets that are measured on."""
+SETS = (*TRAINED, *HELD_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +70,16 @@ class _Clips:
         return {name: self.about[name].text for name, held in self.held_out.items() if held == held_out}
 
 
-def build(dest: str, *, cache: str, processes: int = 2) -> dict[str, Any]:
+def build(
+    dest: str, *, cache: str, processes: int = 2, packages: Mapping[str, Package] | None = None
+) -> dict[str, Any]:
     """Builds everything below ``dest`` and returns what ``corpora.json`` says.
 
     Args:
         dest: a folder; files of an earlier build are overwritten.
         cache: a folder for the packages' archives, which are downloaded into it if they are not there.
         processes: how many processes draw.
+        packages: by name, if they are to be others than those of the lock.
 
     Raises:
         EngineError: a registry's client or the renderer is not installed, or a download failed.
@@ -81,14 +88,15 @@ def build(dest: str, *, cache: str, processes: int = 2) -> dict[str, Any]:
     """
     store = Store(dest)
     store.check_writable()
-    archives = {name: obtain(package, Path(cache)) for name, package in locked().items()}
+    packages = packages or locked()
+    archives = {name: obtain(package, Path(cache)) for name, package in packages.items()}
     names = emoji.read_names(archives[emoji.NAMES])
     clips = _read_clips(archives)
     store.write_json("splits.json", _splits(names, clips))
     plans = _plan(archives, names, clips)
     jobs = _sources(archives, plans)
     report = _write(store, plans, jobs, processes)
-    told = _tell(store, plans, clips, report)
+    told = {**_tell(store, plans, clips, report), "packages": [asdict(package) for package in packages.values()]}
     store.write_json("corpora.json", told)
     return told
 
@@ -188,15 +196,20 @@ class _Written:
     shards: dict[str, list[dict[str, Any]]]
     plans: dict[str, list[Plan]]
     unfit: dict[str, int]
+    twins: int
+    """Pictures left out of training since a held-out one is the same to the last pixel, whatever it is called."""
 
 
 def _write(store: Store, plans: _Plans, jobs: Iterable[Job], processes: int) -> _Written:
     drawn = {done.name: done.picture for done in draw_all(jobs, processes=processes)}
     unfit = Counter(picture.reason for picture in drawn.values() if isinstance(picture, Unfit))
-    written = _Written({}, {}, dict(sorted(unfit.items())))
+    seen = {drawn[plan.url] for name in HELD_OUT for plan in plans.sets[name] if plan.url in drawn}
+    written = _Written({}, {}, dict(sorted(unfit.items())), 0)
     shard = 0
     for name in SETS:
-        good = [plan for plan in plans.sets[name] if isinstance(drawn.get(plan.url), bytes)]
+        fit = [plan for plan in plans.sets[name] if isinstance(drawn.get(plan.url), bytes)]
+        good = [plan for plan in fit if name in HELD_OUT or drawn[plan.url] not in seen]
+        written.twins += len(fit) - len(good)
         written.plans[name] = sorted(good, key=lambda plan: chance("order", plan.url))
         written.shards[name] = []
         for start in range(0, len(good), SHARD_ROWS):
@@ -233,7 +246,7 @@ def _sample(shard: int, row: int, plan: Plan, picture: bytes | Unfit) -> Sample:
 
 def _tell(store: Store, plans: _Plans, clips: _Clips, written: _Written) -> dict[str, Any]:
     """Writes the vocabulary and the count of titles; returns what ``corpora.json`` says."""
-    trained = [plan for name in ("human-train", "web-train") for plan in written.plans[name]]
+    trained = [plan for name in TRAINED for plan in written.plans[name]]
     pieces = learn(text for plan in trained for text in plan.texts)
     store.write("vocab.txt", ("\n".join(pieces) + "\n").encode())
     titles = Counter(clean(text) for text in clips.text(held_out=False).values())
@@ -241,8 +254,12 @@ def _tell(store: Store, plans: _Plans, clips: _Clips, written: _Written) -> dict
     return {
         "sets": {name: _counts(written, name) for name in SETS},
         "vocabulary": len(pieces),
-        "clipart": {**clips.left_out, "repeats_capped": plans.capped, "unfit": written.unfit},
-        "packages": [asdict(package) for package in locked().values()],
+        "left_out": {
+            "clipart": clips.left_out,
+            "clipart_repeats_capped": plans.capped,
+            "unfit": written.unfit,
+            "same_as_held_out": written.twins,
+        },
     }
 
 
