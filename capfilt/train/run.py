@@ -113,7 +113,9 @@ class _Run:
         self.per_epoch, self.steps = per_epoch, steps
         self.model: MED = task.model  # type: ignore[assignment]  # every task has one; nn.Module cannot say so
         trained = [p for p in task.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            trained, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=True
+        )
         self.out = Path(config.out)
         self.settings = {k: v for k, v in _jsonable(asdict(config)).items() if k not in _SPEED_ONLY}
 

@@ -1,0 +1,139 @@
+"""The stage that captions and filters: verdicts, origins, and captions that care for nothing but the row."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from capfilt import records
+from capfilt.errors import ModelError
+from capfilt.med.model import MED
+from capfilt.records import Drop, web_caption
+from capfilt.shards.read import samples
+from capfilt.stages.capfilt import CapFilt, ahead, seed_of
+from capfilt.stages.config import CapFiltConfig
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_architecture: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A captioner and a filter with random weights, large enough to have opinions."""
+    out = []
+    for seed, name in enumerate(("captioner", "filter")):
+        torch.manual_seed(seed)
+        model = MED.new(tiny_architecture)
+        with torch.no_grad():
+            for p in [*model.text.parameters(), *model.itm_head.parameters()]:
+                if p.dim() > 1:
+                    p.mul_(6)
+        folder = tmp_path_factory.mktemp(name)
+        model.save(folder)
+        out.append(str(folder))
+    return out[0], out[1]
+
+
+@pytest.fixture
+def config(folders: tuple[str, str]) -> CapFiltConfig:
+    return CapFiltConfig(captioner=folders[0], filter=folders[1], max_length=12, batch_size=4, device="cpu")
+
+
+def table(pictures: list[bytes]) -> pa.Table:
+    rows = [
+        {"id": f"id{i}", "part": 0, "row": i, "image": data, "captions": [web_caption(f"a red circle {i}")]}
+        for i, data in enumerate(pictures)
+    ]
+    rows.append({"id": "x", "part": 0, "row": len(rows), "captions": [web_caption("x")], "drop": Drop.UNREACHABLE})
+    return records.table_of(rows)
+
+
+@pytest.fixture(scope="module")
+def pictures(shape_shard: Path) -> list[bytes]:
+    return [sample.image for sample in list(samples([str(shape_shard)]))[:10]]
+
+
+def captions_of(config: CapFiltConfig, rows: pa.Table) -> dict[str, list[dict[str, object]]]:
+    done = CapFilt(capfilt=config).open()(rows)
+    assert done.schema == records.SCHEMA
+    return {row["id"]: row["captions"] for row in done.to_pylist()}
+
+
+def test_each_picture_gets_a_synthetic_caption_and_every_text_a_verdict(
+    config: CapFiltConfig, pictures: list[bytes]
+) -> None:
+    got = captions_of(config, table(pictures))
+    assert got.pop("x") == [{**web_caption("x")}]
+    for captions in got.values():
+        assert [c["origin"] for c in captions] == ["web", "synthetic"]
+        assert all(0 <= c["itm"] <= 1 and -1 <= c["itc"] <= 1 for c in captions)
+        assert all(c["kept"] == (c["itm"] >= 0.5) for c in captions)
+    strict = captions_of(replace(config, threshold=1.0), table(pictures))
+    assert not any(c["kept"] for id_ in got for c in strict[id_] if c["itm"] < 1)
+
+
+def test_captions_care_neither_for_batches_nor_for_order(config: CapFiltConfig, pictures: list[bytes]) -> None:
+    rows = table(pictures)
+    together = captions_of(config, rows)
+    mixed = captions_of(replace(config, batch_size=3), rows.take([7, 2, 9, 0, 10, 5, 1, 8, 3, 6, 4]))
+    text = lambda got: {id_: [c["text"] for c in row] for id_, row in got.items()}  # noqa: E731
+    assert text(together) == text(mixed)
+    for id_, row in together.items():
+        for a, b in zip(row, mixed[id_], strict=True):
+            assert a["itm"] == pytest.approx(b["itm"], abs=1e-5)  # batches of other shapes add up in another order
+
+
+def test_another_seed_gives_other_captions(config: CapFiltConfig, pictures: list[bytes]) -> None:
+    one, two = (captions_of(replace(config, seed=s), table(pictures)) for s in (0, 1))
+    assert one != two
+
+
+def test_several_captions_an_image_without_repeats(config: CapFiltConfig, pictures: list[bytes]) -> None:
+    got = captions_of(replace(config, captions_per_image=4), table(pictures))
+    counts = [len([c for c in row if c["origin"] == "synthetic"]) for row in got.values()]
+    assert max(counts) > 1
+    for row in got.values():
+        texts = [c["text"] for c in row]
+        assert len(set(texts)) == len(texts)
+
+
+def test_captioner_alone_and_filter_alone(config: CapFiltConfig, pictures: list[bytes]) -> None:
+    alone = captions_of(replace(config, filter=None), table(pictures))
+    assert all(c["itm"] is None and c["kept"] for id_, row in alone.items() if id_ != "x" for c in row)
+    judged = captions_of(replace(config, captioner=None), table(pictures))
+    assert all(len(row) == 1 for row in judged.values())
+
+
+def test_human_texts_join_unfiltered_and_empty_ones_do_not(config: CapFiltConfig, pictures: list[bytes]) -> None:
+    rows = table(pictures[:2])
+    captions = [[web_caption("a red circle", "human")], [web_caption("...")], [web_caption("x")]]
+    got = captions_of(replace(config, captioner=None, threshold=1.0), records.replace(rows, {"captions": captions}))
+    assert (got["id0"][0]["kept"], got["id1"][0]["kept"]) == (True, False)
+
+
+def test_a_filter_that_gives_no_numbers_is_named(config: CapFiltConfig, pictures: list[bytes], tmp_path: Path) -> None:
+    broken = MED.load(Path(str(config.filter)))
+    broken.itm_head.bias.fill_(float("nan"))
+    broken.save(tmp_path)
+    with pytest.raises(ModelError, match="not a number"):
+        captions_of(replace(config, filter=str(tmp_path)), table(pictures))
+
+
+def test_an_unknown_model_is_a_users_error(config: CapFiltConfig) -> None:
+    with pytest.raises(ModelError, match="no-such-model"):
+        CapFilt(capfilt=replace(config, filter="no-such-model")).open()
+
+
+def test_seeds_differ_by_row_run_and_number() -> None:
+    seeds = {seed_of(row, seed, k) for row in ("a", "b") for seed in (0, 1) for k in (0, 1)}
+    assert len(seeds) == 8
+    assert all(0 <= seed < 2**128 for seed in seeds)
+
+
+def test_batches_come_in_order_whatever_their_number() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        for count in range(5):
+            batches = [[i] for i in range(count)]
+            assert [rows for rows, _ in ahead(pool, lambda rows: [], batches)] == batches
