@@ -47,7 +47,7 @@ def command(
         result = _clean(sample, base, data, sets or [], runner, workers, verbose=verbose, quiet=quiet)
     _look(result)
     typer.echo("\n3. Train a small model from scratch on the new shards, for a few steps")
-    trained = train.run("pretrain", TRAINING, [str(data)], str(Path(out) / "model"), [], quiet=quiet)
+    trained = train.run("pretrain", TRAINING, [str(data)], str(Path(out) / "model"), _same_size(result), quiet=quiet)
     train.show(trained)
     _next(data, Path(out))
 
@@ -68,6 +68,12 @@ def _clean(
     table = str(_table(sample))
     recipe = load(RECIPE, [*sets, f"source.url_base={base}"], source=table)
     return bootstrap.run(table, str(data), recipe, runner=runner, workers=workers, verbose=verbose, quiet=quiet)
+
+
+def _same_size(result: Result) -> list[str]:
+    """The captioner's architecture and words: a model that can be had here, since it has just been used."""
+    captioner = (result.manifest or {})["recipe"]["capfilt"]["captioner"]
+    return [f"model={captioner}"] if captioner else []
 
 
 def _look(result: Result) -> None:
