@@ -23,6 +23,7 @@ import pyarrow as pa
 import ray
 import ray.data
 import ray.exceptions
+from ray.util.annotations import RayDeprecationWarning
 
 from capfilt import errors
 from capfilt.errors import CapfiltError, EngineError
@@ -33,13 +34,14 @@ from capfilt.records import Tally
 from capfilt.sources.base import Part, Source
 from capfilt.stages.base import Needs, Stage, Work
 
+RESTARTS = 4
+"""How often a cluster gives a worker that died another start."""
 _ERROR = "capfilt_error"
 _WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 """A stage sees a block, that is a part, as one Arrow table."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; unset, it warns
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else it writes to our stderr past all logging
 }
 _DIED = (
     ray.exceptions.OutOfMemoryError,
@@ -75,13 +77,25 @@ def run_ray(
     with _running(stages, config) as spare:
         workers = _workers(stages, config, spare)
         with _settings(config):
-            dataset = pipeline(source, parts, stages, workers)
+            # On one machine a worker dies for want of memory, and would again; in a cluster its machine may have gone.
+            restarts = 0 if len(_machines()) == 1 else RESTARTS
+            dataset = pipeline(source, parts, stages, workers, restarts=restarts)
             for row in _rows(dataset):
                 on_part(Tally.from_json(json.loads(row)))
 
 
-def pipeline(source: Source, parts: Sequence[Part], stages: Sequence[Stage], workers: int) -> ray.data.Dataset:
-    """The lazy data set whose blocks are finished parts: one row ``tally`` (JSON) each, or an error."""
+def pipeline(
+    source: Source, parts: Sequence[Part], stages: Sequence[Stage], workers: int, *, restarts: int = 0
+) -> ray.data.Dataset:
+    """The lazy data set whose blocks are finished parts: one row ``tally`` (JSON) each, or an error.
+
+    Args:
+        source: where the parts come from.
+        parts: 1 or more.
+        stages: in order.
+        workers: of each stateful stage, 1 or more.
+        restarts: how often one of them that died is started again.
+    """
     items = [{"part": json.dumps(dataclasses.asdict(part))} for part in parts]
     dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=len(items))
     pools = {stage.needs.cpus for stage in stages if stage.needs.stateful}
@@ -89,7 +103,7 @@ def pipeline(source: Source, parts: Sequence[Part], stages: Sequence[Stage], wor
     dataset = _tasks(dataset, _reading(source), reading, pools)
     for stage in stages:
         if stage.needs.stateful:
-            dataset = _pool(dataset, stage, workers)
+            dataset = _pool(dataset, stage, workers, restarts)
         else:
             dataset = _tasks(dataset, _staging(stage), stage.needs, pools)
     last = stages[-1].needs if stages and not stages[-1].needs.stateful else reading
@@ -105,9 +119,15 @@ def _tasks(dataset: ray.data.Dataset, work: Work, needs: Needs, pools: set[float
     return dataset.map_batches(work, **_WHOLE, **_asked(dataclasses.replace(needs, cpus=cpus)))
 
 
-def _pool(dataset: ray.data.Dataset, stage: Stage, workers: int) -> ray.data.Dataset:
+def _pool(dataset: ray.data.Dataset, stage: Stage, workers: int, restarts: int) -> ray.data.Dataset:
     pool = ray.data.ActorPoolStrategy(size=workers)
-    return dataset.map_batches(_class_of(stage), compute=pool, **_WHOLE, **_asked(stage.needs))
+    with warnings.catch_warnings():
+        # Ray means to give this argument another place and has none yet. Without it a worker that runs out of
+        # memory is started again for ever.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return dataset.map_batches(
+            _class_of(stage), compute=pool, max_restarts=restarts, **_WHOLE, **_asked(stage.needs)
+        )
 
 
 def _asked(needs: Needs) -> dict[str, Any]:
@@ -247,11 +267,15 @@ def _connect(address: str | None, how: dict[str, Any], config: RunConfig) -> Non
             logging_level=logging.INFO if config.verbose else logging.ERROR,
             **how,
         )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:
+        ray.shutdown()
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EngineError(
-            f"Ray did not start: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}",
-            where=address or "local",
-            mend="Check the address of the cluster." if address else "Take --runner local, which needs no Ray.",
+            f"Ray cannot be reached: {first}" if address else f"Ray did not start: {first}",
+            where=address or "this machine",
+            mend="Check the address and that the cluster runs the same Ray and Python."
+            if address
+            else "Run again when the machine is less busy, or with --runner local, which needs no Ray.",
         ) from error
 
 

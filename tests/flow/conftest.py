@@ -102,6 +102,8 @@ class Scribe:
         return self.work
 
     def work(self, table):
+        if self.die:
+            os._exit(1)
         if self.fail_at in table.column("part").to_pylist():
             raise ModelError("out of ink", where=f"part {self.fail_at}", mend="Refill it.")
         captions = [
@@ -177,7 +179,6 @@ def local_ray():
         warnings.simplefilter("ignore")  # Ray's own
         import ray
 
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         # Workers cannot import a conftest.

@@ -109,6 +109,12 @@ def test_two_workers_of_a_whole_core_each_end(toys, out):
     assert sum(result.tallies, Tally()).rows == 25
 
 
+def test_a_worker_that_dies_ends_the_run_with_an_error_and_not_for_ever(toys, out):
+    with pytest.raises(EngineError, match="lost a worker") as caught:
+        run(toys.Numbers(), [toys.Scribe(die=True), out().save()], out("other"))
+    assert "--workers" in caught.value.mend
+
+
 def test_nothing_to_do_but_drops(toys, out):
     result = out()
     run(toys.Numbers(), [toys.Sieve(by=1), toys.Scribe(), result.save()], result)
