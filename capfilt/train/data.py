@@ -210,6 +210,8 @@ def loader(stream: BatchStream, *, processes: int, pin: bool) -> DataLoader[Any]
         pin_memory=pin,
         prefetch_factor=4 if processes else None,
         persistent_workers=bool(processes),
+        # The loader draws a seed when it starts; from the run's own generator that would move a resumed run's dropout.
+        generator=torch.Generator(),
     )
 
 
