@@ -113,6 +113,6 @@ def _port_of(data: Path) -> int | None:
 
     try:
         recipe = yaml.safe_load((data / "recipe.yaml").read_text(encoding="utf-8"))
-        return urlsplit(recipe["source"]["url_base"]).port
+        return urlsplit(str(recipe["source"]["url_base"])).port
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
         return None  # a first run, or a folder of something else, which the claim of DEST refuses with its reason
