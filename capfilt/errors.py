@@ -80,6 +80,4 @@ def require_within(field: str, value: float, low: float, high: float) -> None:
         RecipeError: names the field, the value and the range.
     """
     if not low <= value <= high:
-        raise RecipeError(
-            f"{value} is not within [{low:g}, {high:g}]", where=field, mend="Give a value in that range."
-        )
+        raise RecipeError(f"{value} is not within [{low:g}, {high:g}]", where=field, mend="Give a value in that range.")
