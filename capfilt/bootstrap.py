@@ -122,10 +122,13 @@ class _Stages:
     left: Sequence[Part]
 
     def __call__(self) -> list[Stage]:
-        from capfilt.stages.capfilt import CapFilt  # noqa: PLC0415 torch takes seconds; a finished DEST needs none
+        from capfilt.stages.capfilt import CapFilt, device_of  # noqa: PLC0415 torch takes seconds; a finished DEST needs none
 
         c = self.recipe.capfilt
         placed = replace(c, captioner=_absolute(c.captioner), filter=_absolute(c.filter))
+        if c.device == "auto" and not c.gpus and device_of("auto") != "cpu":
+            # An engine gives GPUs to those who ask: else as many workers as there are cores would share the first.
+            placed = replace(placed, gpus=1.0)
         digests = {part.index: part.digest for part in self.left}
         return [
             FetchImages(fetch=self.recipe.fetch),

@@ -36,11 +36,14 @@ from capfilt.stages.base import Needs, Stage, Work
 
 RESTARTS = 4
 """How often a cluster gives a worker that died another start."""
+START_ATTEMPTS = 2
+"""Ray gives its own processes half a minute, which a busy machine may miss; the second time they are cached."""
 _ERROR = "capfilt_error"
 _WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 """A stage sees a block, that is a part, as one Arrow table."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_agent_register_timeout_ms": "100000",  # Ray's own patience ends sooner than a busy laptop needs
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; unset, it warns
 }
 _DIED = (
@@ -260,23 +263,29 @@ def _local_cpus(stages: Sequence[Stage], config: RunConfig) -> tuple[int, int]:
 
 
 def _connect(address: str | None, how: dict[str, Any], config: RunConfig) -> None:
-    try:
-        ray.init(
-            address=address or "local",
-            log_to_driver=config.verbose,
-            logging_level=logging.INFO if config.verbose else logging.ERROR,
-            **how,
-        )
-    except Exception as error:
-        ray.shutdown()
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise EngineError(
-            f"Ray cannot be reached: {first}" if address else f"Ray did not start: {first}",
-            where=address or "this machine",
-            mend="Check the address and that the cluster runs the same Ray and Python."
-            if address
-            else "Run again when the machine is less busy, or with --runner local, which needs no Ray.",
-        ) from error
+    attempts = 1 if address else START_ATTEMPTS
+    for left in reversed(range(attempts)):
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=config.verbose,
+                logging_level=logging.INFO if config.verbose else logging.CRITICAL,
+                **how,
+            )
+            return
+        except Exception as error:  # other processes: when they do not come up, Ray raises just that
+            ray.shutdown()
+            if not left:
+                raise _no_ray(address, error) from error
+
+
+def _no_ray(address: str | None, error: Exception) -> EngineError:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if address:
+        mend = "Check the address, and that the cluster runs the same Ray and Python."
+        return EngineError(f"Ray cannot be reached: {first}", where=address, mend=mend)
+    mend = "Run again when the machine is less busy, or with --runner local, which needs no Ray."
+    return EngineError(f"Ray did not start: {first}", where="this machine", mend=mend)
 
 
 @contextmanager
@@ -312,7 +321,7 @@ def _quietly(config: RunConfig) -> Iterator[None]:
     logger = logging.getLogger("ray")
     level = logger.level
     if not config.verbose:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

@@ -179,8 +179,13 @@ def local_ray():
         warnings.simplefilter("ignore")  # Ray's own
         import ray
 
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        os.environ |= {"RAY_agent_register_timeout_ms": "100000", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        how = {"num_cpus": 3, "include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            ray.init(address="local", **how)
+        except Exception:  # noqa: BLE001 a busy machine misses Ray's half minute; the second time its files are cached
+            ray.shutdown()
+            ray.init(address="local", **how)
         # Workers cannot import a conftest.
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         yield ray
