@@ -33,6 +33,7 @@ from capfilt.train.run import OnStep, train
 
 NAME = "med-mini"
 HELD_OUT = {
+    "concepts seen, styles seen, these drawings never seen": "heldout-picture-*.tar",
     "concepts never seen, styles seen": "heldout-seen-style-*.tar",
     "concepts never seen, style never seen": "heldout-unseen-style-*.tar",
     "concepts seen, style never seen": "unseen-style-*.tar",

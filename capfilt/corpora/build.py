@@ -3,6 +3,7 @@
     DEST/splits.json                    which concepts, styles and clip art are trained on; written first
     DEST/human-train-00000.tar ...      emoji of trained concepts in trained styles, with CLDR's words
     DEST/web-train-00000.tar ...        clip art with its uploaders' titles, repeated titles capped
+    DEST/heldout-picture-*.tar          trained concepts in trained styles, but one style's drawing of them held out
     DEST/heldout-seen-style-*.tar       held-out concepts, trained styles
     DEST/heldout-unseen-style-*.tar     held-out concepts, styles never trained on
     DEST/unseen-style-*.tar             trained concepts, styles never trained on
@@ -30,7 +31,7 @@ from capfilt.corpora.drawing import Job, draw_all
 from capfilt.corpora.packages import Package, locked, obtain
 from capfilt.corpora.pictures import SIDE, Unfit
 from capfilt.corpora.sentences import sentences
-from capfilt.corpora.sides import HELD_OUT_ONE_IN, chance, split
+from capfilt.corpora.sides import HELD_OUT_ONE_IN, chance, pick, split
 from capfilt.corpora.vocabulary import learn
 from capfilt.records import Caption, Origin, row_id
 from capfilt.shards.sample import Sample, key_of
@@ -41,9 +42,13 @@ SHARD_ROWS = 1500
 """Pictures in one shard."""
 UNSEEN_STYLE_SHARE = 0.25
 """The share of trained concepts that the set ``unseen-style`` shows."""
+PICTURE_SHARE = 0.3
+"""The share of trained concepts of which one trained style's drawings are held out."""
+PICTURE_STYLES = 3
+"""Such a concept must be drawn in so many trained styles, so that it is still seen in two."""
 TRAINED = ("human-train", "web-train")
 """The sets that are trained on."""
-HELD_OUT = ("heldout-seen-style", "heldout-unseen-style", "unseen-style", "heldout-clipart")
+HELD_OUT = ("heldout-picture", "heldout-seen-style", "heldout-unseen-style", "unseen-style", "heldout-clipart")
 """The sets that are measured on."""
 SETS = (*TRAINED, *HELD_OUT)
 
@@ -92,8 +97,8 @@ def build(
     archives = {name: obtain(package, Path(cache)) for name, package in packages.items()}
     names = emoji.read_names(archives[emoji.NAMES])
     clips = _read_clips(archives)
-    store.write_json("splits.json", _splits(names, clips))
     plans = _plan(archives, names, clips)
+    store.write_json("splits.json", _splits(names, clips, plans.lent))
     jobs = _sources(archives, plans)
     report = _write(store, plans, jobs, processes)
     told = {**_tell(store, plans, clips, report), "packages": [asdict(package) for package in packages.values()]}
@@ -114,7 +119,7 @@ def _read_clips(archives: Mapping[str, Path]) -> _Clips:
     return _Clips(about, clipart.sides(series), left_out)
 
 
-def _splits(names: Mapping[str, emoji.Emoji], clips: _Clips) -> dict[str, Any]:
+def _splits(names: Mapping[str, emoji.Emoji], clips: _Clips, lent: frozenset[tuple[str, str]]) -> dict[str, Any]:
     return {
         "rule": f"by blake2b of the name; one in {HELD_OUT_ONE_IN} is held out; clip art by series",
         "concepts": split("concept", (one.concept for one in names.values())),
@@ -122,6 +127,7 @@ def _splits(names: Mapping[str, emoji.Emoji], clips: _Clips) -> dict[str, Any]:
             "train": [style.name for style in emoji.STYLES if style.trained],
             "held_out": [style.name for style in emoji.STYLES if not style.trained],
         },
+        "drawings_held_out": [f"{style}/{concept}" for style, concept in sorted(lent)],
         "clipart": {
             "train": sorted(name for name, held in clips.held_out.items() if not held),
             "held_out": sorted(name for name, held in clips.held_out.items() if held),
@@ -135,21 +141,24 @@ class _Plans:
 
     sets: dict[str, list[Plan]]
     vectors: dict[str, str]
+    lent: frozenset[tuple[str, str]]
     capped: int
 
 
 def _plan(archives: Mapping[str, Path], names: Mapping[str, emoji.Emoji], clips: _Clips) -> _Plans:
-    plans = _Plans({name: [] for name in SETS}, {}, 0)
     sides = split("concept", (one.concept for one in names.values()))
     held = frozenset(sides["held_out"])
-    for style in emoji.STYLES:
-        vectors = emoji.read_vectors(archives, style, names)
-        for one in emoji.chosen(style.name, (names[code] for code in sorted(vectors))):
-            target = _set_of(style, one, held)
+    drawn = {style: emoji.read_vectors(archives, style, names) for style in emoji.STYLES}
+    chosen = {style: emoji.chosen(style.name, (names[code] for code in sorted(drawn[style]))) for style in drawn}
+    lent = _pictures_held_out(chosen)
+    plans = _Plans({name: [] for name in SETS}, {}, lent, 0)
+    for style, shown in chosen.items():
+        for one in shown:
+            target = _set_of(style, one, held, lent)
             if target is not None:
                 plan = _emoji_plan(style, one)
                 plans.sets[target].append(plan)
-                plans.vectors[plan.url] = vectors[one.code]
+                plans.vectors[plan.url] = drawn[style][one.code]
     texts = clips.text(held_out=False)
     kept = clipart.balanced(texts)
     plans.capped = len(texts) - len(kept)
@@ -158,9 +167,24 @@ def _plan(archives: Mapping[str, Path], names: Mapping[str, emoji.Emoji], clips:
     return plans
 
 
-def _set_of(style: emoji.Style, one: emoji.Emoji, held: frozenset[str]) -> str | None:
+def _pictures_held_out(chosen: Mapping[emoji.Style, list[emoji.Emoji]]) -> frozenset[tuple[str, str]]:
+    """(style, concept) of the trained styles' drawings that are held out while other styles' are trained on."""
+    styles: dict[str, list[str]] = {}
+    for style, shown in chosen.items():
+        for concept in sorted({one.concept for one in shown} if style.trained else ()):
+            styles.setdefault(concept, []).append(style.name)
+    return frozenset(
+        (of[pick(len(of), "picture", concept)], concept)
+        for concept, of in styles.items()
+        if len(of) >= PICTURE_STYLES and chance("picture", concept) < PICTURE_SHARE
+    )
+
+
+def _set_of(style: emoji.Style, one: emoji.Emoji, held: frozenset[str], lent: frozenset[tuple[str, str]]) -> str | None:
+    if style.trained and one.concept not in held:
+        return "heldout-picture" if (style.name, one.concept) in lent else "human-train"
     if style.trained:
-        return "heldout-seen-style" if one.concept in held else "human-train"
+        return "heldout-seen-style"
     if one.concept in held:
         return "heldout-unseen-style"
     # By concept, so that the two unseen styles show the same ones.

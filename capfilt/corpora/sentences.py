@@ -21,7 +21,6 @@ _MASS = frozenset(
         tennis golf rugby bowling curling judo fencing hockey lacrosse polo soccer volleyball softball badminton""",
     )
 )
-_SHAPES_OF_A_SENTENCE = ("a drawing of {}", "an icon of {}", "a picture of {}", "a small drawing of {}")
 _WORD = re.compile(r"[a-z][a-z'-]{2,}(?: [a-z'-]{2,}){0,2}", re.ASCII)
 _SAID_NOT_SEEN = frozenset(
     re.findall(
@@ -90,19 +89,19 @@ def _forms(text: str) -> set[str]:
 
 
 def sentences(label: str, tags: Sequence[str], *, symbol: bool, seed: str) -> list[str]:
-    """Two or three captions, the plainest first.
+    """One or two captions, the plainest first: ``a pear`` and ``pear, fruit``.
+
+    The same thing is called the same by whoever draws it, so that two drawings of it in one batch are known
+    to be no negatives of each other; "an icon of a pear" would say nothing of the thing.
 
     Args:
         label: the CLDR short name.
         tags: the CLDR keywords, commonest first.
         symbol: a sign, which takes no article.
-        seed: names the picture; decides which shape and which keywords are used.
+        seed: names the picture; decides which keywords are used.
     """
     words = phrase(label)
-    named = words if symbol else with_article(words)
-    out = [words, named if named != words else _SHAPES_OF_A_SENTENCE[pick(4, seed, "plain")].format(words)]
-    if named != words and pick(3, seed, "shaped") == 0:
-        out[1] = _SHAPES_OF_A_SENTENCE[pick(4, seed, "shape")].format(named)
+    out = [words if symbol else with_article(words)]
     if extra := _two(keywords(words, tags), seed):
         out.append(f"{words}, {', '.join(extra)}")
     return out

@@ -56,20 +56,16 @@ def test_the_plainest_sentence_comes_first_and_the_seed_decides_the_rest():
     tags = ["fruit", "food", "ripe", "diet", "health"]
     first = sentences("red apple", tags, symbol=False, seed="noto/1f34e")
     assert first == sentences("red apple", tags, symbol=False, seed="noto/1f34e")
-    assert first[0] == "red apple"
-    assert first[1].endswith("a red apple")
-    assert first[2].startswith("red apple, fruit, ")
+    assert first[0] == "a red apple"
+    assert first[1].startswith("red apple, fruit, ")
     others = {tuple(sentences("red apple", tags, symbol=False, seed=str(i))) for i in range(40)}
-    assert len(others) > 5
+    assert len(others) > 2
+    assert {said[0] for said in others} == {"a red apple"}
 
 
 def test_a_sign_takes_no_article():
-    said = sentences("SOON arrow", [], symbol=True, seed="s")
-    assert said[0] == "SOON arrow"
-    assert said[1].endswith(" SOON arrow")
-    assert " a SOON" not in said[1]
+    assert sentences("SOON arrow", [], symbol=True, seed="s") == ["SOON arrow"]
 
 
-def test_most_captions_are_led_by_the_name():
-    said = [s for i in range(500) for s in sentences("crab", ["animal", "sea"], symbol=False, seed=str(i))]
-    assert sum(s.startswith(("crab", "a crab")) for s in said) / len(said) > 0.8
+def test_a_thing_without_keywords_has_its_name_only():
+    assert sentences("crab", ["crabs"], symbol=False, seed="s") == ["a crab"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import re
 from collections import Counter
@@ -16,6 +17,8 @@ from capfilt import catalog
 from capfilt.records import LEDGER_SCHEMA, Drop, row_id
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+leaves_files_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""For tests that read with another library: it leaves closing its files to the garbage collector."""
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +48,8 @@ def test_rows_in_are_kept_and_dropped_by_reason(quickstart, manifest, table):
 
 
 def test_every_id_of_the_table_is_there_as_often_as_in_the_table(quickstart, table):
-    base = re.search(r"served at (\S+)", quickstart.out).group(1)
-    expected = [row_id(base + row["url"] if row["url"] else "", row["caption"]) for row in table]
+    # The id is of the address as the table has it, whatever port it is served from today.
+    expected = [row_id(row["url"], row["caption"]) for row in table]
     assert quickstart.ledger.column("id").to_pylist() == expected
     places = set(zip(*(quickstart.ledger.column(name).to_pylist() for name in ("part", "row")), strict=True))
     assert len(places) == len(table)
@@ -80,6 +83,7 @@ def test_every_kept_text_was_judged_good_and_every_rejected_one_bad(quickstart, 
     assert {c["origin"] for c in captions} == {"web", "synthetic"}
 
 
+@leaves_files_open
 def test_webdataset_reads_the_shards_without_our_code(quickstart, manifest):
     shards = sorted(str(file) for file in (quickstart.data / "shards").glob("*.tar"))
     data = webdataset.WebDataset(shards, shardshuffle=False, empty_check=False).decode("pil")
@@ -88,12 +92,17 @@ def test_webdataset_reads_the_shards_without_our_code(quickstart, manifest):
     for picture, text, about in read:
         assert picture.size == (about["width"], about["height"])
         assert text in [c["text"] for c in about["captions"] if c["kept"]]
+    del data
+    gc.collect()
 
 
+@leaves_files_open
 def test_datasets_reads_the_shards_without_our_code(quickstart, manifest, tmp_path):
     shards = sorted(str(file) for file in (quickstart.data / "shards").glob("*.tar"))
     data = load_dataset("webdataset", data_files=shards, split="train", cache_dir=str(tmp_path))
     assert data.num_rows == manifest["totals"]["kept"]
+    del data
+    gc.collect()
 
 
 def test_it_prints_where_things_are_and_they_are_there(quickstart):
