@@ -117,19 +117,21 @@ def ship(work: Path, target: Path) -> None:
 def sheet(corpora: Path, captioner: Path, judge: Path) -> str:
     """The contact sheet: held-out pictures drawn by a fixed seed, their own text, the captions and scores."""
     writer, scorer = Captioner.load(captioner, Writing()), Filter.load(judge)
+    beams = Captioner(writer.model, Writing(beams=3))
     items: list[SheetItem] = []
     for name, file in HELD_OUT.items():
         held = list(samples(expand(str(corpora / file))))
         drawn = random.Random(0).sample(held, min(SHOWN, len(held)))
-        items += [_item(name, sample, text, scorer) for sample, text in zip(drawn, write(writer, drawn), strict=True)]
+        both = zip(drawn, write(writer, drawn), write(beams, drawn), strict=True)
+        items += [_item(name, sample, sampled, searched, scorer) for sample, sampled, searched in both]
     return contact_sheet(items, title=f"{NAME}: captions of pictures it never saw", columns=6)
 
 
-def _item(name: str, sample: Sample, text: str, scorer: Filter) -> SheetItem:
-    own = sample.captions[0]["text"]
-    scores = scorer.score(pictures([sample]), [[text, own]])[0]
-    lines = [f"wrote: {text} ({scores[0].itm:.2f})", f"theirs: {own} ({scores[1].itm:.2f})", name]
-    return SheetItem(image=sample.image, lines=lines, good=None)
+def _item(name: str, sample: Sample, sampled: str, searched: str, scorer: Filter) -> SheetItem:
+    texts = {"nucleus": sampled, "beam": searched, "theirs": sample.captions[0]["text"]}
+    scores = scorer.score(pictures([sample]), [list(texts.values())])[0]
+    lines = [f"{who}: {text} ({score.itm:.2f})" for (who, text), score in zip(texts.items(), scores, strict=True)]
+    return SheetItem(image=sample.image, lines=[*lines, name], good=None)
 
 
 def write_results(figures: Mapping[str, Any], target: Path) -> None:
