@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from capfilt.cli import bootstrap, catalogue, corpora, look, quickstart, train
+from capfilt.cli import bootstrap, catalogue, corpora, look, models, quickstart, train
 from capfilt.cli.errors import FAULT, INTERRUPTED, ExitCode, UsageError, say, two_lines, usage_lines
 from capfilt.cli.options import HELP_NAMES
 from capfilt.errors import CapfiltError
@@ -60,7 +60,7 @@ app.command("pretrain", epilog=EPILOG)(train.pretrain)
 app.add_typer(train.finetune, name="finetune")
 app.command("report", epilog=EPILOG)(look.report)
 app.command("verify", epilog=EPILOG)(look.verify)
-app.command("models", epilog=EPILOG)(catalogue.models)
+app.add_typer(models.app, name="models", epilog=EPILOG)
 app.add_typer(catalogue.recipes, name="recipes")
 app.add_typer(corpora.app, name="corpora")
 

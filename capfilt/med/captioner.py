@@ -79,7 +79,7 @@ class Captioner:
             B lists of K captions, cleaned, without the prompt; one may be empty.
         """
         model, how = self.model, self.writing
-        dtype = model.itm_head.weight.dtype
+        dtype = next(model.vision.parameters()).dtype
         pixels = batch_of(pictures, model.config.vision.image_size).to(model.device, dtype)
         image_BNV = model.encode_image(pixels)
         if how.beams is None:

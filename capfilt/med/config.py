@@ -11,6 +11,10 @@ import yaml
 from capfilt.errors import ModelError
 
 Sharing = Literal["all", "all_but_cross_attention", "all_but_self_attention", "none"]
+Holds = Literal["both", "captioner", "filter"]
+HOLDS: tuple[Holds, ...] = ("both", "captioner", "filter")
+Compat = Literal["none", "huggingface"]
+COMPAT: tuple[Compat, ...] = ("none", "huggingface")
 SHARING: tuple[Sharing, ...] = ("all", "all_but_cross_attention", "all_but_self_attention", "none")
 
 
@@ -64,6 +68,11 @@ class MEDConfig:
     """Channels of the space in which ITC compares image and text."""
     shared: Sharing = "all_but_self_attention"
     """What text encoder and decoder share (paper, Table 3)."""
+    holds: Holds = "both"
+    """What the model can do: ``captioner`` has no text encoder and no heads of ITC and ITM, ``filter`` no decoder."""
+    compat: Compat = "none"
+    """``huggingface`` leaves [CLS] in position 0 when it matches, as Hugging Face's and the original ``BLIP_ITM`` do,
+    though BLIP was trained with [ENC] there."""
     prompt: str = "a picture of "
     """What the captioner's texts begin with; empty for none. Not part of the caption it gives."""
 
@@ -71,6 +80,8 @@ class MEDConfig:
         _check(self.vision.image_size % self.vision.patch_size == 0, "vision.image_size", "a multiple of patch_size")
         _check(self.vision.width % self.vision.heads == 0, "vision.width", "a multiple of vision.heads")
         _check(self.text.width % self.text.heads == 0, "text.width", "a multiple of text.heads")
+        _check(self.holds in HOLDS, "holds", f"one of {', '.join(HOLDS)}")
+        _check(self.compat in COMPAT, "compat", f"one of {', '.join(COMPAT)}")
         _check(self.shared in SHARING, "shared", f"one of {', '.join(SHARING)}")
 
     @classmethod

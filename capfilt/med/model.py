@@ -68,18 +68,21 @@ class MED(nn.Module):
         self.config = config
         self.tokenizer = tokenizer
         self.vision = image_encoder(config.vision)
-        self.text = TextStack(config.text, config.vision.width, config.shared)
+        self.text = TextStack(config.text, config.vision.width, config.shared, config.holds)
+        self.text.apply(_initialise)
+        if config.holds == "captioner":
+            return
         self.vision_proj = nn.Linear(config.vision.width, config.embed_dim)
         self.text_proj = nn.Linear(config.text.width, config.embed_dim)
         self.itm_head = nn.Linear(config.text.width, 2)
         self.temperature = nn.Parameter(torch.tensor(0.07))
-        for part in (self.text, self.vision_proj, self.text_proj, self.itm_head):
+        for part in (self.vision_proj, self.text_proj, self.itm_head):
             part.apply(_initialise)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.temperature.device
+        return next(self.parameters()).device
 
     def encode_image(self, pixels_BCHW: Tensor) -> Tensor:
         """Normalised pixels (B, 3, image_size, image_size) to image tokens (B, N, V), [CLS] first."""
@@ -99,8 +102,8 @@ class MED(nn.Module):
         return F.normalize(self.text_proj(self.encode_text(tokens)[:, 0]), dim=-1)
 
     def match(self, image_BNV: Tensor, tokens: Tokens) -> Tensor:
-        """ITM logits (B, 2), unmatched and matched. Position 0 becomes [ENC], as in training."""
-        marked = tokens.begin_with(self.tokenizer.enc)
+        """ITM logits (B, 2), unmatched and matched. Position 0 becomes [ENC], as in training (see ``compat``)."""
+        marked = tokens if self.config.compat == "huggingface" else tokens.begin_with(self.tokenizer.enc)
         states_BLD = self.text.read(marked.ids, marked.mask, image_BNV)
         out: Tensor = self.itm_head(states_BLD[:, 0])
         return out

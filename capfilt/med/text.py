@@ -18,20 +18,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from capfilt.med.config import Sharing, TextConfig
+from capfilt.errors import ModelError
+from capfilt.med.config import Holds, Sharing, TextConfig
 
 LAYER_NORM_EPS = 1e-12
 Direction = Literal["encode", "decode"]
 
 
-def branch(make: Callable[[], nn.Module], *, shared: bool) -> nn.ModuleDict:
-    """One module for both directions, or one for each. State dicts then hold each weight once."""
-    return nn.ModuleDict({"both": make()}) if shared else nn.ModuleDict({"encode": make(), "decode": make()})
+DIRECTIONS: dict[Holds, tuple[Direction, ...]] = {
+    "both": ("encode", "decode"),
+    "filter": ("encode",),
+    "captioner": ("decode",),
+}
+"""Which directions a model needs for what it holds."""
+
+
+def branch(make: Callable[[], nn.Module], *, shared: bool, holds: Holds = "both") -> nn.ModuleDict:
+    """One module for both directions, or one for each that is held. State dicts then hold each weight once."""
+    directions = DIRECTIONS[holds]
+    if shared and len(directions) > 1:
+        return nn.ModuleDict({"both": make()})
+    return nn.ModuleDict({direction: make() for direction in directions})
 
 
 def pick(choice: nn.ModuleDict, direction: Direction) -> nn.Module:
-    """The module that serves this direction."""
-    return choice["both"] if "both" in choice else choice[direction]
+    """The module that serves this direction.
+
+    Raises:
+        ModelError: the model does not hold it.
+    """
+    if "both" in choice:
+        return choice["both"]
+    if direction not in choice:
+        lacks = "text encoder, so it cannot score" if direction == "encode" else "text decoder, so it cannot caption"
+        raise ModelError(f"this model has no {lacks}", where="holds", mend="Name a model that can.")
+    return choice[direction]
 
 
 @dataclass
@@ -113,16 +134,22 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """One layer: self-attention of either direction, cross-attention, feed-forward."""
 
-    def __init__(self, config: TextConfig, vision_width: int, shared: Sharing) -> None:
+    def __init__(self, config: TextConfig, vision_width: int, shared: Sharing, holds: Holds = "both") -> None:
         super().__init__()
         width, heads, p = config.width, config.heads, config.dropout
         self.self_attention = branch(
-            lambda: Attention(width, width, heads, p), shared=shared in ("all", "all_but_cross_attention")
+            lambda: Attention(width, width, heads, p),
+            shared=shared in ("all", "all_but_cross_attention"),
+            holds=holds,
         )
         self.cross_attention = branch(
-            lambda: Attention(width, vision_width, heads, p), shared=shared in ("all", "all_but_self_attention")
+            lambda: Attention(width, vision_width, heads, p),
+            shared=shared in ("all", "all_but_self_attention"),
+            holds=holds,
         )
-        self.feed_forward = branch(lambda: FeedForward(width, config.ffn_width, p), shared=shared != "none")
+        self.feed_forward = branch(
+            lambda: FeedForward(width, config.ffn_width, p), shared=shared != "none", holds=holds
+        )
 
     def attention(self, direction: Direction) -> Attention:
         """The self-attention of a direction."""
@@ -195,12 +222,12 @@ class LMHead(nn.Module):
 class TextStack(nn.Module):
     """Embeddings, layers and the LM head."""
 
-    def __init__(self, config: TextConfig, vision_width: int, shared: Sharing) -> None:
+    def __init__(self, config: TextConfig, vision_width: int, shared: Sharing, holds: Holds = "both") -> None:
         super().__init__()
         self.config = config
-        self.embeddings = branch(lambda: Embeddings(config), shared=shared != "none")
-        self.layers = nn.ModuleList([Layer(config, vision_width, shared) for _ in range(config.depth)])
-        self.lm_head = LMHead(config)
+        self.embeddings = branch(lambda: Embeddings(config), shared=shared != "none", holds=holds)
+        self.layers = nn.ModuleList([Layer(config, vision_width, shared, holds) for _ in range(config.depth)])
+        self.lm_head = LMHead(config) if holds != "filter" else None
 
     def embedding(self, direction: Direction) -> Embeddings:
         """The embeddings of a direction."""
@@ -225,7 +252,7 @@ class TextStack(nn.Module):
         x_BLD = embedding(ids_BL)
         for layer in self.layers:
             x_BLD = layer(x_BLD, image_BNV, direction="decode", mask=None)
-        out: Tensor = self.lm_head(x_BLD, embedding.word.weight)
+        out: Tensor = self._words(x_BLD, embedding)
         return out
 
     def start_cache(self, image_BNV: Tensor, *, repeat: int, max_length: int) -> list[LayerCache]:
@@ -246,5 +273,13 @@ class TextStack(nn.Module):
         for layer, cache in zip(self.layers, caches, strict=True):
             assert isinstance(layer, Layer)  # noqa: S101  narrows nn.Module for the type checker
             x_BLD = layer.step(x_BLD, cache, start)
-        out: Tensor = self.lm_head(x_BLD[:, -1], embedding.word.weight)
+        out: Tensor = self._words(x_BLD[:, -1], embedding)
+        return out
+
+    def _words(self, x_BLD: Tensor, embedding: Embeddings) -> Tensor:
+        if self.lm_head is None:
+            raise ModelError(
+                "this model has no LM head, so it cannot caption", where="holds", mend="Name one that can."
+            )
+        out: Tensor = self.lm_head(x_BLD, embedding.word.weight)
         return out

@@ -1,0 +1,148 @@
+"""``capfilt models``: what there is, what a model is made of, and released BLIP weights in and out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from capfilt.cli.options import HELP_NAMES
+from capfilt.cli.terminal import table
+from capfilt.errors import ModelError
+
+app = typer.Typer(help="List models, show one, import and export released BLIP weights.", context_settings=HELP_NAMES)
+
+LAYOUTS = ("original", "huggingface")
+
+
+@app.callback(invoke_without_command=True)
+def default(context: typer.Context) -> None:
+    """List the models of the catalogue. Wherever a model is asked for, a folder does as well as a name."""
+    if context.invoked_subcommand is None:
+        list_()
+
+
+@app.command("list")
+def list_() -> None:
+    """List the models of the catalogue. Wherever a model is asked for, a folder does as well as a name."""
+    from capfilt import catalog
+    from capfilt.med.config import MEDConfig
+
+    rows = []
+    for name in catalog.models():
+        folder = catalog.model_folder(name)
+        config = MEDConfig.load(folder)
+        vision, text = config.vision, config.text
+        picture = f"{vision.image_size} px, {vision.width} x {vision.depth}"
+        rows.append([name, picture, f"{text.width} x {text.depth}", _weights(folder)])
+    table("Models", ["name", "vision", "text", "weights"], rows)
+
+
+@app.command("show")
+def show(model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the list, or a folder.")]) -> None:
+    """Show what a model is made of: its architecture, what it holds and how many parameters, part by part."""
+    import torch
+
+    from capfilt import catalog
+    from capfilt.med.config import MEDConfig
+    from capfilt.med.model import MED
+    from capfilt.med.tokenizer import MEDTokenizer
+
+    folder = catalog.model_folder(model)
+    config = MEDConfig.load(folder)
+    if (folder / "vocab.txt").is_file():
+        med = MED.load(folder) if _weights_file(folder) else _empty(config, MEDTokenizer.load(folder), torch)
+    else:
+        med = None
+    vision, text = config.vision, config.text
+    rows: list[list[Any]] = [
+        ["folder", str(folder)],
+        ["weights", _weights(folder)],
+        ["holds", {"both": "captioner and filter", "captioner": "captioner", "filter": "filter"}[config.holds]],
+        ["vision", f"ViT {vision.width} x {vision.depth}, {vision.heads} heads, {vision.image_size} px"],
+        ["text", f"{text.width} x {text.depth}, {text.heads} heads, {text.vocab_size} word pieces"],
+        ["shared", config.shared],
+        ["ITC space", "none" if config.holds == "captioner" else str(config.embed_dim)],
+        ["prompt", repr(config.prompt)],
+    ]
+    table("Model", ["", ""], rows)
+    if med is not None:
+        parts = {name: sum(p.numel() for p in part.parameters()) for name, part in med.named_children()}
+        total = sum(p.numel() for p in med.parameters())
+        counts = [[name, f"{count:,}"] for name, count in [*parts.items(), ("all", total)]]
+        table("Parameters", ["part", "parameters"], counts)
+
+
+def _empty(config: Any, tokenizer: Any, torch: Any) -> Any:
+    from capfilt.med.model import MED
+
+    with torch.device("meta"):
+        return MED(config, tokenizer)
+
+
+def _weights_file(folder: Path) -> bool:
+    return (folder / "model.safetensors").is_file()
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A .pth or folder, a hub id or a URL.")],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The model folder to write.")],
+    vocab: Annotated[
+        str | None, typer.Option("--vocab", help="Folder or hub id with BERT's vocab.txt; else beside the weights.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=16, help="Side in px, if to be another.")
+    ] = None,
+    prompt: Annotated[str, typer.Option("--prompt", help="What its captions begin with.")] = "a picture of ",
+) -> None:
+    """Write released BLIP weights as a model folder: every weight finds its place, or an error lists what does not."""
+    from capfilt.med import hub
+    from capfilt.med.released import import_model
+
+    if (dest / "model.yaml").exists():
+        raise ModelError("there is a model already", where=str(dest), mend="Name another folder, or remove it.")
+    path = hub.obtain(source)
+    beside = path if path.is_dir() else path.parent
+    words = hub.obtain(vocab) if vocab else beside if (beside / "vocab.txt").is_file() else hub.obtain(BERT)
+    med = import_model(path, words if words.is_dir() else words.parent, dest, image_size=image_size, prompt=prompt)
+    total = sum(p.numel() for p in med.parameters())
+    typer.echo(f"{total:,} parameters, {med.config.holds}, {med.config.vision.image_size} px")
+    typer.echo(f"model  {dest}")
+
+
+BERT = "google-bert/bert-base-uncased"
+"""Whose vocabulary the released weights use; ``.pth`` files come without."""
+
+
+@app.command("export")
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the list, or a folder.")],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="A .pth file, or a folder for huggingface.")],
+    layout: Annotated[str, typer.Option("--layout", help="original or huggingface.")] = "huggingface",
+    as_: Annotated[str | None, typer.Option("--as", help="captioner or filter, for huggingface.")] = None,
+) -> None:
+    """Write a model as Salesforce's code or Hugging Face's transformers reads it."""
+    from capfilt import catalog
+    from capfilt.med.model import MED
+    from capfilt.med.released import export_huggingface, export_original
+
+    if layout not in LAYOUTS:
+        raise ModelError(f"no layout {layout}", where="--layout", mend=f"Say {' or '.join(LAYOUTS)}.")
+    if dest.exists():
+        raise ModelError("is there already", where=str(dest), mend="Name another place, or remove it.")
+    med = MED.load(catalog.model_folder(model))
+    if layout == "original":
+        export_original(med, dest)
+    else:
+        holds = as_ or med.config.holds
+        if holds not in ("captioner", "filter"):
+            raise ModelError(f"holds {holds}", where="--as", mend="Say --as captioner or --as filter.")
+        export_huggingface(med, dest, holds="captioner" if holds == "captioner" else "filter")
+    typer.echo(f"model  {dest}")
+
+
+def _weights(folder: Path) -> str:
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return f"{size / 1e6:.1f} MB" if size else "none: an architecture to train"

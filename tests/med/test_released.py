@@ -1,0 +1,292 @@
+"""Our MED beside transformers' BLIP with the same random weights, and the names of released weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from capfilt.errors import ModelError
+from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
+from capfilt.med.decoding import Limits, beam
+from capfilt.med.model import MED
+from capfilt.med.names import is_training_state
+from capfilt.med.released import (
+    architecture,
+    build,
+    export_huggingface,
+    export_original,
+    import_model,
+    original_weights,
+    read,
+)
+from capfilt.med.tokenizer import MEDTokenizer
+
+transformers = pytest.importorskip("transformers")
+TOLERANCE = 1e-4
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "picture", "of", *(f"word{i}" for i in range(90))]
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vocab")
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    return folder
+
+
+def blip_config(*, side=64, width=96, depth=3, heads=12):
+    return transformers.BlipConfig(
+        vision_config={
+            "image_size": side,
+            "patch_size": 16,
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": depth,
+            "num_attention_heads": heads,
+            "layer_norm_eps": 1e-6,
+            "initializer_range": 0.05,
+        },
+        text_config={
+            "vocab_size": len(WORDS) + 2,
+            "hidden_size": width,
+            "encoder_hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": depth,
+            "num_attention_heads": heads,
+            "max_position_embeddings": 64,
+            "bos_token_id": len(WORDS),
+            "eos_token_id": 3,
+            "sep_token_id": 3,
+            "pad_token_id": 0,
+            "initializer_range": 0.1,
+        },
+        image_text_hidden_size=32,
+    )
+
+
+def theirs(kind, folder, vocab):
+    torch.manual_seed(1)
+    model = getattr(transformers, kind)(blip_config()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text((vocab / "vocab.txt").read_text())
+    return model
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory, vocab):
+    folder = tmp_path_factory.mktemp("hf") / "captioner"
+    model = theirs("BlipForConditionalGeneration", folder, vocab)
+    return folder, model, import_model(folder, folder, folder.with_name("ours-captioner"))
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory, vocab):
+    folder = tmp_path_factory.mktemp("hf") / "judge"
+    model = theirs("BlipForImageTextRetrieval", folder, vocab)
+    return folder, model, import_model(folder, folder, folder.with_name("ours-judge"))
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+
+
+def worst(a, b):
+    return float((a - b).abs().max())
+
+
+def test_the_image_tokens_are_theirs(captioner, pixels):
+    _, hf, ours = captioner
+    with torch.no_grad():
+        assert worst(ours.encode_image(pixels), hf.vision_model(pixels).last_hidden_state) < TOLERANCE
+
+
+def test_the_captioners_logits_are_theirs(captioner, pixels):
+    _, hf, ours = captioner
+    tokens = ours.tokenizer(["word1 word2 word3", "word4", "a picture of word5 word6"], max_tokens=16)
+    marked = tokens.begin_with(ours.tokenizer.dec)
+    with torch.no_grad():
+        logits = ours.decode(ours.encode_image(pixels), tokens)
+        image = hf.vision_model(pixels).last_hidden_state
+        wanted = hf.text_decoder(
+            input_ids=marked.ids, attention_mask=marked.mask.long(), encoder_hidden_states=image, return_dict=True
+        ).logits
+    assert float(wanted.std()) > 0.1
+    assert worst(logits[tokens.mask], wanted[tokens.mask]) < TOLERANCE
+
+
+def test_captions_by_beam_search_are_theirs_token_for_token(captioner, pixels):
+    _, hf, ours = captioner
+    tokenizer = ours.tokenizer
+    prompt = [tokenizer.dec, *tokenizer.pieces("a picture of")]
+    # Theirs takes the prompt as a tokenizer gives it, with [SEP] at its end, and cuts that off.
+    given = torch.tensor([[*prompt, tokenizer.sep]]).repeat(3, 1)
+    with torch.no_grad():
+        wanted = hf.generate(pixels, input_ids=given, num_beams=3, max_length=16, min_length=5, do_sample=False)
+        limits = Limits(max_length=16, min_length=5, end=tokenizer.sep, forbidden=())
+        found = beam(ours.text, ours.encode_image(pixels), prompt, 3, 1, limits)
+    stop = (tokenizer.sep, tokenizer.pad)
+    for row, target in zip(found, wanted.tolist(), strict=True):
+        assert row[0] == [t for t in target[len(prompt) :] if t not in stop]
+
+
+def test_itm_and_itc_are_theirs_as_they_compute_them_and_differ_with_enc(judge, pixels, tmp_path):
+    folder, hf, _ = judge
+    config = architecture(read(folder))
+    as_they_do = build(read(folder), MEDTokenizer.load(folder), dataclasses.replace(config, compat="huggingface"))
+    as_trained = build(read(folder), MEDTokenizer.load(folder), config)
+    tokens = as_trained.tokenizer(["word1 word2", "word3 word4 word5", "word7"], max_tokens=12)
+    with torch.no_grad():
+        out = hf(input_ids=tokens.ids, attention_mask=tokens.mask.long(), pixel_values=pixels, use_itm_head=True)
+        cosine = hf(input_ids=tokens.ids, attention_mask=tokens.mask.long(), pixel_values=pixels, use_itm_head=False)
+        image = as_trained.encode_image(pixels)
+        logits = as_they_do.match(image, tokens)
+        itc = as_trained.embed_image(image) @ as_trained.embed_text(tokens).T
+        with_enc = as_trained.match(image, tokens)
+    assert worst(logits, out.itm_score) < TOLERANCE
+    assert worst(itc, cosine.itm_score) < TOLERANCE
+    assert worst(with_enc, logits) > 10 * TOLERANCE
+
+
+def test_what_a_folder_holds_is_told_by_its_weights(captioner, judge):
+    assert captioner[2].config.holds == "captioner"
+    assert judge[2].config.holds == "filter"
+    assert captioner[2].config.text.heads == 12
+    tokens = judge[2].tokenizer(["word1"], max_tokens=8)
+    image = torch.zeros(1, 17, 96)
+    with pytest.raises(ModelError, match="cannot caption"):
+        judge[2].decode(image, tokens)
+    with pytest.raises(ModelError, match="cannot score"):
+        captioner[2].match(image, tokens)
+
+
+@pytest.mark.parametrize("which", ["captioner", "judge"])
+def test_exported_again_the_folder_loads_there_with_the_same_weights(which, request, tmp_path):
+    _, hf, ours = request.getfixturevalue(which)
+    holds = ours.config.holds
+    export_huggingface(ours, tmp_path / "out", holds=holds)
+    again, told = type(hf).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
+    before, after = hf.state_dict(), again.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    processor = transformers.AutoProcessor.from_pretrained(tmp_path / "out")
+    mine = ours.tokenizer(["a picture of word1 word22"], max_tokens=16)
+    assert processor(text="a picture of word1 word22").input_ids == mine.ids[0][mine.mask[0]].tolist()
+    assert processor.image_processor.size["height"] == 64
+
+
+@pytest.fixture
+def whole(vocab):
+    torch.manual_seed(0)
+    config = MEDConfig(
+        vision=VisionConfig(image_size=32, patch_size=16, width=64, depth=2, heads=1),
+        text=TextConfig(
+            vocab_size=len(WORDS) + 2, width=64, depth=2, heads=1, ffn_width=128, max_positions=32, dropout=0.0
+        ),
+        embed_dim=16,
+    )
+    return MED(config, MEDTokenizer.load(vocab)).eval()
+
+
+def test_the_original_layout_goes_out_and_comes_back(whole, vocab, tmp_path):
+    export_original(whole, tmp_path / "med.pth")
+    back = import_model(tmp_path / "med.pth", vocab, tmp_path / "back")
+    assert back.config.shared == "all_but_self_attention"
+    mine, theirs = whole.state_dict(), back.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert MED.load(tmp_path / "back").config == back.config
+
+
+@pytest.mark.parametrize("shared", ["all", "all_but_cross_attention", "all_but_self_attention", "none"])
+def test_the_sharing_is_told_by_the_weights(whole, vocab, tmp_path, shared):
+    med = MED(dataclasses.replace(whole.config, shared=shared), whole.tokenizer)
+    export_original(med, tmp_path / "med.pth")
+    assert architecture(read(tmp_path / "med.pth")).shared == shared
+
+
+def test_twin_and_queue_of_a_pretraining_checkpoint_are_left_out(whole, vocab, tmp_path):
+    weights = {name: tensor.clone() for name, tensor in original_weights(whole).items()}
+    weights |= {"visual_encoder_m.cls_token": torch.zeros(1), "image_queue": torch.zeros(2, 2)}
+    weights |= {"queue_ptr": torch.zeros(1), "text_encoder.embeddings.position_ids": torch.zeros(1, 2)}
+    torch.save({"model": weights, "epoch": 3}, tmp_path / "med.pth")
+    assert import_model(tmp_path / "med.pth", vocab, tmp_path / "out").config.holds == "both"
+    assert is_training_state("text_proj_m.weight")
+    assert not is_training_state("text_proj.weight")
+
+
+def test_every_missing_and_unknown_name_is_listed(whole, vocab, tmp_path):
+    weights = {name: tensor.clone() for name, tensor in original_weights(whole).items()}
+    lost = ["visual_encoder.blocks.1.attn.qkv.bias", "itm_head.bias"]
+    save_file({name: tensor for name, tensor in weights.items() if name not in lost}, tmp_path / "lost.safetensors")
+    with pytest.raises(ModelError) as missing:
+        import_model(tmp_path / "lost.safetensors", vocab, tmp_path / "out")
+    assert all(name in str(missing.value) for name in lost)
+    save_file({**weights, "vqa_head.weight": torch.zeros(1)}, tmp_path / "more.safetensors")
+    with pytest.raises(ModelError, match=r"vqa_head\.weight"):
+        import_model(tmp_path / "more.safetensors", vocab, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_larger_picture_resizes_the_positions_bicubically(whole, vocab, tmp_path):
+    export_original(whole, tmp_path / "med.pth")
+    larger = import_model(tmp_path / "med.pth", vocab, tmp_path / "out", image_size=64)
+    before, after = whole.vision.pos_embed, larger.vision.pos_embed
+    assert after.shape == (1, 17, 64)
+    assert torch.equal(before[:, 0], after[:, 0])
+    grid = before[:, 1:].unflatten(1, (2, 2)).permute(0, 3, 1, 2)
+    wanted = torch.nn.functional.interpolate(grid, size=(4, 4), mode="bicubic", align_corners=False)
+    assert torch.equal(after[:, 1:].unflatten(1, (4, 4)).permute(0, 3, 1, 2), wanted)
+    assert larger.encode_image(torch.zeros(1, 3, 64, 64)).shape == (1, 17, 64)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "said"),
+    [
+        ("vision_config", "layer_norm_eps", 1e-5, "layer_norm_eps is 1e-05"),
+        ("text_config", "num_attention_heads", 8, "BERT-base has 12"),
+    ],
+)
+def test_the_known_traps_of_their_config_are_errors(captioner, tmp_path, part, field, value, said):
+    folder = captioner[0]
+    told = json.loads((folder / "config.json").read_text())
+    told[part][field] = value
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    weights = load_file(folder / "model.safetensors")
+    if field == "num_attention_heads":
+        width = 768
+        words = "text_decoder.bert.embeddings.word_embeddings.weight"
+        weights[words] = torch.zeros(len(WORDS) + 2, width)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=said):
+        architecture(read(tmp_path))
+
+
+class Evil:
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch /tmp/evil",)
+
+
+def test_a_file_that_brings_code_is_refused(tmp_path):
+    torch.save({"model": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ModelError, match="weights alone"):
+        read(tmp_path / "evil.pth")
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04cut"])
+def test_a_damaged_file_is_refused(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    (tmp_path / "w.pth").write_bytes(content)
+    for path in (tmp_path, tmp_path / "w.pth"):
+        with pytest.raises(ModelError, match="cannot be read"):
+            read(path)
