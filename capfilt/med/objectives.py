@@ -14,6 +14,8 @@ from torch import Tensor
 
 IGNORE = -100
 """Label of a position that LM does not count."""
+NEGATIVE_FLOOR = 1e-4
+"""Of the paper's code: negatives are drawn nearly by similarity alone."""
 
 
 def alpha_at(step: int, *, steps_per_epoch: int, alpha: float = 0.4, ramp_epochs: float = 2.0) -> float:
@@ -53,17 +55,24 @@ def itc(image_BM: Tensor, text_BM: Tensor, image_targets_BM: Tensor, text_target
     return (image + text) / 2
 
 
-def hard_negatives(similarity_BB: Tensor, positive_BB: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def hard_negatives(
+    similarity_BB: Tensor,
+    positive_BB: Tensor,
+    *,
+    floor: float = NEGATIVE_FLOOR,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """For each query one key that is no match, drawn by how similar it looks (ALBEF, section 3.2).
 
     Args:
         similarity_BB: similarity of queries to the batch's keys, over temperature.
         positive_BB: bool, true where query and key belong together and must not be drawn.
+        floor: added to every key's probability before drawing, 0 or more; far above 1 / B draws evenly.
 
     Returns:
         int64 (B,); -1 for a query to which every key belongs.
     """
-    weights = similarity_BB.detach().float().softmax(1) + 1e-4
+    weights = similarity_BB.detach().float().softmax(1) + floor
     weights = weights.masked_fill(positive_BB, 0.0)
     none = weights.sum(1) == 0
     drawn = torch.multinomial(weights.masked_fill(none[:, None], 1.0), 1, generator=generator)[:, 0]

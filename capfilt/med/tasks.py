@@ -48,10 +48,18 @@ class FilterFinetune(nn.Module):
         mask_same_image: whether two captions of one image match each other; false is the paper's
             pretraining code to the letter, in which they are false negatives.
         mask_same_text: the same for two images with one and the same text.
+        negative_floor: how evenly ITM's negatives are drawn, see :func:`objectives.hard_negatives`.
     """
 
     def __init__(
-        self, model: MED, *, queue_size: int, momentum: float, mask_same_image: bool, mask_same_text: bool
+        self,
+        model: MED,
+        *,
+        queue_size: int,
+        momentum: float,
+        mask_same_image: bool,
+        mask_same_text: bool,
+        negative_floor: float = objectives.NEGATIVE_FLOOR,
     ) -> None:
         super().__init__()
         self.model = model
@@ -60,6 +68,7 @@ class FilterFinetune(nn.Module):
         self.momentum = momentum
         self.mask_same_image = mask_same_image
         self.mask_same_text = mask_same_text
+        self.negative_floor = negative_floor
 
     def forward(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
         """Losses ``itc`` and ``itm``."""
@@ -110,8 +119,8 @@ class FilterFinetune(nn.Module):
     def _match(self, batch: Batch, image_BNV: Tensor, image_BB: Tensor, text_BB: Tensor) -> Tensor:
         """ITM over B true pairs and as many with a hard negative image, then text, as can be drawn."""
         positive_BB = self._positive(batch, batch.images, batch.texts)
-        images = objectives.hard_negatives(text_BB, positive_BB)
-        texts = objectives.hard_negatives(image_BB, positive_BB)
+        images = objectives.hard_negatives(text_BB, positive_BB, floor=self.negative_floor)
+        texts = objectives.hard_negatives(image_BB, positive_BB, floor=self.negative_floor)
         rows = torch.arange(batch.images.shape[0], device=images.device)
         image_rows = torch.cat([rows, images[images >= 0], rows[texts >= 0]])
         text_rows = torch.cat([rows, rows[images >= 0], texts[texts >= 0]])

@@ -92,12 +92,16 @@ class ObjectiveConfig:
     """Whether two captions of one image in a batch count as a match; false is the paper's code to the letter."""
     mask_same_text: bool = True
     """Whether pairs whose texts are the same word for word count as a match; false as in the paper's code."""
+    negative_floor: float = 1e-4
+    """Added to each probability by which ITM's negatives are drawn, 0 or more; the paper's code 1e-4, which draws
+    the most similar. Near 1 / batch_size half are drawn evenly: easier, for short runs and small models."""
 
     def __post_init__(self) -> None:
         require_within("objective.queue_size", self.queue_size, 0, 10**8)
         require_within("objective.momentum", self.momentum, 0.0, 0.999999)
         require_within("objective.alpha", self.alpha, 0.0, 1.0)
         require_within("objective.alpha_ramp_epochs", self.alpha_ramp_epochs, 0.0, 1e6)
+        require_within("objective.negative_floor", self.negative_floor, 0.0, 1e6)
         require_within("objective.label_smoothing", self.label_smoothing, 0.0, 0.999)
 
 

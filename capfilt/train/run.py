@@ -80,6 +80,7 @@ def task_of(config: TrainConfig, model: MED) -> nn.Module:
         "momentum": o.momentum,
         "mask_same_image": o.mask_same_image,
         "mask_same_text": o.mask_same_text,
+        "negative_floor": o.negative_floor,
     }
     if config.task == "captioner":
         return CaptionerFinetune(model, label_smoothing=o.label_smoothing)
@@ -90,6 +91,7 @@ def task_of(config: TrainConfig, model: MED) -> nn.Module:
             momentum=o.momentum,
             mask_same_image=o.mask_same_image,
             mask_same_text=o.mask_same_text,
+            negative_floor=o.negative_floor,
         )
     return Pretrain(model, label_smoothing=o.label_smoothing, **contrast)
 
