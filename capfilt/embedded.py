@@ -20,7 +20,7 @@ from capfilt.catalog import model_folder
 from capfilt.evaluate.captioning import wording, write
 from capfilt.evaluate.filtering import pictures, separation
 from capfilt.med.captioner import Captioner, Writing
-from capfilt.med.config import MEDConfig
+from capfilt.med.config import Holds, MEDConfig
 from capfilt.med.filter import Filter
 from capfilt.med.model import MED
 from capfilt.recipe import load_config
@@ -108,10 +108,11 @@ def measure(corpora: Path, captioner: Path, judge: Path, *, device: str = "cpu")
 
 
 def ship(work: Path, target: Path) -> None:
-    """Write captioner and filter as float16 model folders."""
-    for part in ("captioner", "filter"):
+    """Write captioner and filter as float16 model folders, each without what only the other needs."""
+    parts: tuple[Holds, ...] = ("captioner", "filter")
+    for part in parts:
         shutil.rmtree(target / part, ignore_errors=True)
-        MED.load(work / part / "model").save(target / part, dtype=torch.float16)
+        MED.load(work / part / "model").only(part).save(target / part, dtype=torch.float16)
 
 
 def sheet(corpora: Path, captioner: Path, judge: Path) -> str:

@@ -41,10 +41,12 @@ class Captioner:
         writing: how.
 
     Raises:
-        ModelError: the prompt leaves no room for a caption.
+        ModelError: the prompt leaves no room for a caption, or the model holds a filter only.
     """
 
     def __init__(self, model: MED, writing: Writing) -> None:
+        if model.config.holds == "filter":
+            raise ModelError("this model is a filter, it has no decoder", where="captioner", mend="Name a captioner.")
         self.model, self.writing = model, writing
         tokenizer = model.tokenizer
         self._prompt = [tokenizer.dec, *tokenizer.pieces(clean(model.config.prompt))]

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from capfilt.captions import clean
+from capfilt.errors import ModelError
 from capfilt.med.model import MED
 from capfilt.med.pixels import batch_of
 
@@ -34,9 +35,14 @@ class Filter:
 
     Args:
         model: in eval mode, on its device, in its precision.
+
+    Raises:
+        ModelError: the model holds a captioner only.
     """
 
     def __init__(self, model: MED) -> None:
+        if model.config.holds == "captioner":
+            raise ModelError("this model is a captioner, it has no ITM head", where="filter", mend="Name a filter.")
         self.model = model
 
     @classmethod

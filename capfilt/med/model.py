@@ -8,6 +8,7 @@ Knows no data, no optimiser and no decoding; see ``objectives``, ``tasks`` and `
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -20,7 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from capfilt.errors import ModelError
-from capfilt.med.config import MEDConfig, VisionConfig
+from capfilt.med.config import Holds, MEDConfig, VisionConfig
 from capfilt.med.text import TextStack
 from capfilt.med.tokenizer import MEDTokenizer, Tokens
 
@@ -126,6 +127,22 @@ class MED(nn.Module):
         temporary = folder / ".model.safetensors"
         save_file(weights, temporary, metadata={"format": "pt"})
         temporary.replace(folder / "model.safetensors")
+
+    def only(self, holds: Holds) -> MED:
+        """The part of the model that captions or the part that filters, with weights of its own.
+
+        Raises:
+            ModelError: the model does not hold that part.
+        """
+        if self.config.holds not in ("both", holds):
+            raise ModelError(f"a {self.config.holds} holds no {holds}", where="holds", mend="Name a model that does.")
+        with torch.device("meta"):
+            part = MED(replace(self.config, holds=holds), self.tokenizer)
+        mine = self.state_dict()
+        direction = ".decode." if holds == "captioner" else ".encode."
+        taken = {n: mine[n if n in mine else n.replace(direction, ".both.", 1)].clone() for n in part.state_dict()}
+        part.load_state_dict(taken, assign=True)
+        return part.eval().requires_grad_(False)
 
     @classmethod
     def load(cls, folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Self:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from capfilt.captions import clean
 from capfilt.catalog import model_folder
-from capfilt.errors import TrainingError
+from capfilt.errors import ModelError, TrainingError
 from capfilt.med.model import MED
 from capfilt.med.objectives import alpha_at
 from capfilt.med.tasks import CaptionerFinetune, FilterFinetune, Pretrain
@@ -56,13 +56,19 @@ def train(config: TrainConfig, on_step: OnStep | None = None) -> TrainResult:
     """Train and write ``out/model`` (a model folder), ``out/checkpoints`` and ``out/log.csv``.
 
     Raises:
-        SourceError: shards are missing. ModelError: the model is unknown.
+        SourceError: shards are missing. ModelError: the model is unknown, or lacks the task's part.
         TrainingError: there is nothing to train on, a loss is not finite, or ``out`` holds another run.
     """
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if config.device == "auto" and torch.cuda.is_available() else _plain(config.device))
     architecture = model_folder(config.model)
     model = MED.new(architecture) if config.init is None else MED.load(model_folder(config.init)).requires_grad_(True)
+    if model.config.holds not in ("both", config.task):
+        raise ModelError(
+            f"the model holds a {model.config.holds} only",
+            where=config.init or config.model,
+            mend=f"Name a whole model, or one that holds what {config.task} trains.",
+        )
     pairs = Pairs(config.data)
     total = len(pairs)
     _check_size(total, config)

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from capfilt.errors import ModelError
+from capfilt.med.captioner import Captioner, Writing
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.decoding import Limits, beam
+from capfilt.med.filter import Filter
 from capfilt.med.model import MED
 from capfilt.med.names import is_training_state
 from capfilt.med.released import (
@@ -24,6 +26,8 @@ from capfilt.med.released import (
     read,
 )
 from capfilt.med.tokenizer import MEDTokenizer
+from capfilt.train.config import TrainConfig
+from capfilt.train.run import train
 
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-4
@@ -290,3 +294,33 @@ def test_a_damaged_file_is_refused(tmp_path, content):
     for path in (tmp_path, tmp_path / "w.pth"):
         with pytest.raises(ModelError, match="cannot be read"):
             read(path)
+
+
+@pytest.mark.parametrize("shared", ["all", "all_but_self_attention", "none"])
+def test_a_part_of_a_model_says_what_the_whole_says_and_no_more(whole, tmp_path, shared):
+    torch.manual_seed(3)
+    med = MED(dataclasses.replace(whole.config, shared=shared), whole.tokenizer).eval()
+    captioner, judge = med.only("captioner"), med.only("filter")
+    tokens = med.tokenizer(["word1 word2", "word3"], max_tokens=8)
+    image = med.encode_image(torch.randn(2, 3, 32, 32))
+    assert torch.equal(captioner.decode(image, tokens), med.decode(image, tokens))
+    assert torch.equal(judge.match(image, tokens), med.match(image, tokens))
+    assert torch.equal(judge.embed_text(tokens), med.embed_text(tokens))
+    judge.save(tmp_path / "judge")
+    assert MED.load(tmp_path / "judge").config.holds == "filter"
+    count = {m: sum(p.numel() for p in m.parameters()) for m in (captioner, judge, med)}
+    assert count[captioner] < count[med] > count[judge]
+    with pytest.raises(ModelError, match="holds no filter"):
+        captioner.only("filter")
+
+
+def test_a_captioner_is_no_filter_and_the_other_way_round(captioner, judge):
+    with pytest.raises(ModelError, match="is a captioner"):
+        Filter(captioner[2])
+    with pytest.raises(ModelError, match="is a filter"):
+        Captioner(judge[2], Writing())
+
+
+def test_a_part_of_a_model_cannot_be_pretrained(captioner, tmp_path):
+    with pytest.raises(ModelError, match="holds a captioner only"):
+        train(TrainConfig(task="pretrain", init=str(captioner[0].with_name("ours-captioner")), out=str(tmp_path)))
