@@ -30,7 +30,7 @@ def obtain(source: str, cache: Path | None = None) -> Path:
         ModelError: it is no path and cannot be fetched.
     """
     path = Path(source).expanduser()
-    if path.exists():
+    if source and path.exists():
         return path
     if source.startswith(("https://", "http://")):
         return _file(source, cache)
@@ -63,7 +63,7 @@ def _file(url: str, cache: Path | None) -> Path:
     try:
         with temporary.open("wb") as out:
             http_get(url, out)
-    except Exception as error:  # the hub's client lets errors of several HTTP libraries through
+    except Exception as error:  # noqa: BLE001  its HTTP client, and so its errors, change with the hub library's version
         temporary.unlink(missing_ok=True)
         raise ModelError(
             f"cannot be downloaded: {_first(error)}", where=url, mend="Check the address and the network."
