@@ -63,7 +63,7 @@ def _file(url: str, cache: Path | None) -> Path:
     try:
         with temporary.open("wb") as out:
             http_get(url, out)
-    except Exception as error:  # noqa: BLE001  its HTTP client, and so its errors, change with the hub library's version
+    except Exception as error:  # its HTTP client, and so its errors, change with its version
         temporary.unlink(missing_ok=True)
         raise ModelError(
             f"cannot be downloaded: {_first(error)}", where=url, mend="Check the address and the network."
