@@ -40,7 +40,7 @@ HELD_OUT = {
     "clip art never seen": "heldout-clipart-*.tar",
 }
 """What is measured, and the shards of ``corpora`` that hold it."""
-SHOWN = 48
+SHOWN = 24
 """Pictures of each held-out set on the contact sheet."""
 
 
