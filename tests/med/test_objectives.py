@@ -42,10 +42,19 @@ def test_soft_targets_mix_the_twin_and_the_truth_and_sum_to_one() -> None:
 def test_hard_negatives_are_never_matches_and_prefer_the_similar() -> None:
     similarity = torch.tensor([[9.0, 5.0, 0.0, -5.0]]).repeat(4000, 1)
     positive = torch.tensor([[1, 0, 0, 0]], dtype=torch.bool).repeat(4000, 1)
-    drawn = objectives.hard_negatives(similarity, positive, torch.Generator().manual_seed(0))
+    drawn = objectives.hard_negatives(similarity, positive, generator=torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn, minlength=4)
     assert counts[0] == 0
     assert counts[1] > 20 * max(1, int(counts[2]))
+
+
+def test_a_high_floor_draws_negatives_evenly() -> None:
+    similarity = torch.tensor([[9.0, 5.0, 0.0, -5.0]]).repeat(6000, 1)
+    positive = torch.tensor([[1, 0, 0, 0]], dtype=torch.bool).repeat(6000, 1)
+    drawn = objectives.hard_negatives(similarity, positive, floor=100.0, generator=torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn, minlength=4)
+    assert counts[0] == 0
+    assert ((counts[1:] - 2000).abs() < 150).all()
 
 
 def test_a_query_to_which_everything_belongs_has_no_negative() -> None:
