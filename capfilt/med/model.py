@@ -167,8 +167,11 @@ class MED(nn.Module):
 
     @classmethod
     def new(cls, folder: Path) -> Self:
-        """A model with random weights from ``folder/model.yaml`` and ``folder/vocab.txt``."""
-        return cls(MEDConfig.load(folder), MEDTokenizer.load(folder))
+        """A whole model with random weights from ``folder/model.yaml`` and ``folder/vocab.txt``.
+
+        It holds both parts, whatever the folder's weights hold: only the architecture is taken.
+        """
+        return cls(replace(MEDConfig.load(folder), holds="both"), MEDTokenizer.load(folder))
 
 
 def check_fit(model: nn.Module, weights: dict[str, Tensor], *, where: str) -> None:

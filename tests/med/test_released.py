@@ -310,6 +310,7 @@ def test_a_part_of_a_model_says_what_the_whole_says_and_no_more(whole, tmp_path,
     assert MED.load(tmp_path / "judge").config.holds == "filter"
     count = {m: sum(p.numel() for p in m.parameters()) for m in (captioner, judge, med)}
     assert count[captioner] < count[med] > count[judge]
+    assert MED.new(tmp_path / "judge").config.holds == "both"
     with pytest.raises(ModelError, match="holds no filter"):
         captioner.only("filter")
 
