@@ -70,14 +70,14 @@ class MED(nn.Module):
         self.tokenizer = tokenizer
         self.vision = image_encoder(config.vision)
         self.text = TextStack(config.text, config.vision.width, config.shared, config.holds)
-        self.text.apply(_initialise)
-        if config.holds == "captioner":
-            return
-        self.vision_proj = nn.Linear(config.vision.width, config.embed_dim)
-        self.text_proj = nn.Linear(config.text.width, config.embed_dim)
-        self.itm_head = nn.Linear(config.text.width, 2)
-        self.temperature = nn.Parameter(torch.tensor(0.07))
-        for part in (self.vision_proj, self.text_proj, self.itm_head):
+        heads: list[nn.Module] = []
+        if config.holds != "captioner":
+            self.vision_proj = nn.Linear(config.vision.width, config.embed_dim)
+            self.text_proj = nn.Linear(config.text.width, config.embed_dim)
+            self.itm_head = nn.Linear(config.text.width, 2)
+            self.temperature = nn.Parameter(torch.tensor(0.07))
+            heads = [self.vision_proj, self.text_proj, self.itm_head]
+        for part in (self.text, *heads):
             part.apply(_initialise)
 
     @property
