@@ -169,13 +169,6 @@ def test_workers_do_not_change_a_byte(job, tmp_path):
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
-@pytest.mark.ray
-def test_ray_does_not_change_a_byte(job, tmp_path):
-    job("here")
-    job("ray", run=RunConfig(workers=2))
-    assert snapshot(tmp_path / "here") == snapshot(tmp_path / "ray")
-
-
 def test_a_finished_destination_is_told_without_torch_and_ray(job, tmp_path, models, table):
     job()
     code = f"""

@@ -13,6 +13,8 @@ from capfilt.errors import ModelError
 Sharing = Literal["all", "all_but_cross_attention", "all_but_self_attention", "none"]
 Holds = Literal["both", "captioner", "filter"]
 HOLDS: tuple[Holds, ...] = ("both", "captioner", "filter")
+Stem = Literal["patch", "conv"]
+STEMS: tuple[Stem, ...] = ("patch", "conv")
 Compat = Literal["none", "huggingface"]
 COMPAT: tuple[Compat, ...] = ("none", "huggingface")
 SHARING: tuple[Sharing, ...] = ("all", "all_but_cross_attention", "all_but_self_attention", "none")
@@ -34,6 +36,9 @@ class VisionConfig:
     """Attention heads."""
     drop_path: float = 0.0
     """Stochastic depth in training, in [0, 1); 0.1 for ViT-L."""
+    stem: Stem = "patch"
+    """How pixels become patches: ``patch``, one linear map (ViT, BLIP), or ``conv``, 3x3 convolutions of stride 2
+    (Xiao et al. 2021), with which a small ViT learns far sooner from few pictures; ``patch_size`` a power of 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,11 @@ class MEDConfig:
 
     def __post_init__(self) -> None:
         _check(self.vision.image_size % self.vision.patch_size == 0, "vision.image_size", "a multiple of patch_size")
+        _check(self.vision.stem in STEMS, "vision.stem", f"one of {', '.join(STEMS)}")
+        patch = self.vision.patch_size
+        _check(
+            self.vision.stem == "patch" or patch & (patch - 1) == 0, "vision.patch_size", "a power of 2 for a conv stem"
+        )
         _check(self.vision.width % self.vision.heads == 0, "vision.width", "a multiple of vision.heads")
         _check(self.text.width % self.text.heads == 0, "text.width", "a multiple of text.heads")
         _check(self.holds in HOLDS, "holds", f"one of {', '.join(HOLDS)}")

@@ -11,12 +11,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -44,7 +45,31 @@ def image_encoder(config: VisionConfig) -> VisionTransformer:
         global_pool="",
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
         drop_path_rate=config.drop_path,
+        embed_layer=ConvStem if config.stem == "conv" else PatchEmbed,
     )
+
+
+class ConvStem(PatchEmbed):
+    """Convolutions of 3x3 and stride 2 in place of the one patch projection (Xiao et al. 2021, "Early Convolutions
+    Help Transformers See Better"): each halves the picture, the last gives ``embed_dim`` channels.
+
+    Normalised by group, not by batch: nothing is learned that a momentum twin would not follow.
+    """
+
+    def __init__(self, *, patch_size: int, embed_dim: int, in_chans: int = 3, bias: bool = True, **rest: Any) -> None:
+        super().__init__(patch_size=patch_size, embed_dim=embed_dim, in_chans=in_chans, bias=bias, **rest)
+        halvings = patch_size.bit_length() - 1
+        layers: list[nn.Module] = []
+        channels = in_chans
+        for left in reversed(range(halvings)):
+            wider = embed_dim >> left
+            layers += [
+                nn.Conv2d(channels, wider, 3, stride=2, padding=1, bias=False),
+                nn.GroupNorm(1, wider),
+                nn.GELU(),
+            ]
+            channels = wider
+        self.proj = nn.Sequential(*layers, nn.Conv2d(channels, embed_dim, 1, bias=bias))
 
 
 class MED(nn.Module):

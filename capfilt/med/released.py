@@ -278,15 +278,30 @@ def import_model(
 
 
 def original_weights(model: MED) -> dict[str, Tensor]:
-    """The model's weights under the names of the original code; a shared weight under each of its names."""
+    """The model's weights under the names of the original code; a shared weight under each of its names.
+
+    Raises:
+        ModelError: BLIP has no such model.
+    """
+    if model.config.vision.stem != "patch":
+        raise ModelError(
+            "BLIP's vision has no conv stem, so no code of others could read this model",
+            where="vision.stem",
+            mend="Export a model whose stem is patch.",
+        )
     return {there: tensor for name, tensor in model.state_dict().items() for there in originals(name)}
 
 
 def export_original(model: MED, file: Path) -> None:
-    """Writes a ``.pth`` as the original code reads it: ``{"model": weights}``."""
+    """Writes a ``.pth`` as the original code reads it: ``{"model": weights}``.
+
+    Raises:
+        ModelError: BLIP has no such model.
+    """
+    weights = {name: tensor.clone() for name, tensor in original_weights(model).items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}")
-    torch.save({"model": {name: tensor.clone() for name, tensor in original_weights(model).items()}}, temporary)
+    torch.save({"model": weights}, temporary)
     temporary.replace(file)
 
 
@@ -297,19 +312,20 @@ def export_huggingface(model: MED, folder: Path, *, holds: Holds) -> None:
         holds: ``captioner`` or ``filter``: which of the two.
 
     Raises:
-        ModelError: the model does not hold it, or ``both`` was asked for, for which there is no class.
+        ModelError: the model does not hold it, ``both`` was asked for, for which there is no class, or BLIP has no
+            such model.
     """
     if holds == "both" or model.config.holds not in ("both", holds):
         raise ModelError(
             f"a {model.config.holds} model cannot be written as {holds}", where="--as", mend="Say captioner or filter."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     prefixes = ("visual_encoder.", *(("text_decoder.",) if holds == "captioner" else _FILTER))
     weights = {
         to_huggingface(name): tensor.detach().float().clone()
         for name, tensor in original_weights(model).items()
         if name.startswith(prefixes)
     }
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.config
     side, vision, text = config.vision.image_size, asdict(config.vision), asdict(config.text)

@@ -44,7 +44,7 @@ class FilterFinetune(nn.Module):
 
     Args:
         model: the MED.
-        queue_size: momentum features kept. momentum: of the twin.
+        queue_size: momentum features kept, 0 without a twin. momentum: of the twin; None does without one.
         mask_same_image: whether two captions of one image match each other; false is the paper's
             pretraining code to the letter, in which they are false negatives.
         mask_same_text: the same for two images with one and the same text.
@@ -56,14 +56,14 @@ class FilterFinetune(nn.Module):
         model: MED,
         *,
         queue_size: int,
-        momentum: float,
+        momentum: float | None,
         mask_same_image: bool,
         mask_same_text: bool,
         negative_floor: float = objectives.NEGATIVE_FLOOR,
     ) -> None:
         super().__init__()
         self.model = model
-        self.twin = MomentumTwin(model)
+        self.twin = MomentumTwin(model) if momentum is not None else None
         self.queue = FeatureQueue(queue_size, model.config.embed_dim)
         self.momentum = momentum
         self.mask_same_image = mask_same_image
@@ -88,6 +88,8 @@ class FilterFinetune(nn.Module):
         """ITC, and the similarities within the batch from which hard negatives are drawn."""
         model, size = self.model, batch.images.shape[0]
         image_BP, text_BP = model.embed_image(image_BNV), model.embed_text(batch.tokens)
+        if self.twin is None:
+            return self._contrast_within(batch, image_BP, text_BP)
         with torch.no_grad():
             # A twin's dropout would blur its targets the same way as the original's: it stays in the mode of the task.
             self.twin.follow(model, self.momentum)
@@ -106,6 +108,13 @@ class FilterFinetune(nn.Module):
         loss = objectives.itc(image_BM, text_BM, image_targets, text_targets)
         self.queue.push(slow_image_BP, slow_text_BP, batch.images, batch.texts)
         return loss, image_BM[:, :size], text_BM[:, :size]
+
+    def _contrast_within(self, batch: Batch, image_BP: Tensor, text_BP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """ITC against the batch's own features, through both of which gradients flow (CLIP's)."""
+        positive_BB = self._positive(batch, batch.images, batch.texts)
+        image_BB = image_BP @ text_BP.T / self.model.temperature
+        targets_BB = objectives.itc_targets(image_BB.detach(), positive_BB, 0.0)
+        return objectives.itc(image_BB, image_BB.T, targets_BB, targets_BB), image_BB, image_BB.T
 
     def _positive(self, batch: Batch, images_M: Tensor, texts_M: Tensor) -> Tensor:
         """bool (B, M): which keys belong to which query; always its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from capfilt.errors import require_within
+from capfilt.errors import RecipeError, require_within
 
 Task = Literal["pretrain", "captioner", "filter"]
 
@@ -80,8 +80,9 @@ class ObjectiveConfig:
 
     queue_size: int = 57600
     """Momentum features kept for ITC, 0 or more; need not divide by the batch."""
-    momentum: float = 0.995
-    """Of the momentum twin, in [0, 1)."""
+    momentum: float | None = 0.995
+    """Of the momentum twin, in [0, 1). null does without a twin: texts and images are compared with the batch's own
+    features and gradients reach both (CLIP's ITC); only without a queue and with alpha 0."""
     alpha: float = 0.4
     """Weight of the twin's soft targets, in [0, 1]."""
     alpha_ramp_epochs: float = 2.0
@@ -98,7 +99,14 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         require_within("objective.queue_size", self.queue_size, 0, 10**8)
-        require_within("objective.momentum", self.momentum, 0.0, 0.999999)
+        if self.momentum is not None:
+            require_within("objective.momentum", self.momentum, 0.0, 0.999999)
+        elif self.queue_size or self.alpha:
+            raise RecipeError(
+                "without a momentum twin there is no queue and there are no soft targets",
+                where="objective.momentum",
+                mend="Set objective.queue_size: 0 and objective.alpha: 0, or give a momentum.",
+            )
         require_within("objective.alpha", self.alpha, 0.0, 1.0)
         require_within("objective.alpha_ramp_epochs", self.alpha_ramp_epochs, 0.0, 1e6)
         require_within("objective.negative_floor", self.negative_floor, 0.0, 1e6)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from capfilt.captions import clean
 from capfilt.catalog import model_folder
@@ -168,7 +169,9 @@ class _Run:
         o = self.config.objective
         alpha = alpha_at(step, steps_per_epoch=self.per_epoch, alpha=o.alpha, ramp_epochs=o.alpha_ramp_epochs)
         mixed = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
+        # On a CPU the backward pass of fused bfloat16 attention takes three times as long as the plain one.
+        kernels = [SDPBackend.MATH] if mixed and self.device.type == "cpu" else list(_FUSED)
+        with sdpa_kernel(kernels), torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             losses: dict[str, Tensor] = self.task(batch, alpha=alpha)
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -198,6 +201,7 @@ class _Run:
         checkpoint.save(self.out / "checkpoints", self.task, self.optimizer, step=step, config=self.settings)
 
 
+_FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH)
 _SPEED_ONLY = ("device", "checkpoint_every", "log_every", "out")
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from capfilt.errors import RecipeError
 from capfilt.med import objectives
 from capfilt.med.model import MED
 from capfilt.med.momentum import FeatureQueue, MomentumTwin
-from capfilt.med.tasks import Batch, CaptionerFinetune, Pretrain
+from capfilt.med.tasks import Batch, CaptionerFinetune, FilterFinetune, Pretrain
+from capfilt.train.config import ObjectiveConfig
 
 
 def test_alpha_rises_over_two_epochs_and_stays() -> None:
@@ -131,6 +133,29 @@ def test_pairs_of_one_text_are_no_negatives_of_each_other(tiny_architecture: Pat
         model, queue_size=0, momentum=0.9, mask_same_image=False, mask_same_text=False, label_smoothing=0.1
     )
     assert torch.equal(exact._positive(same, same.images, same.texts), torch.eye(4, dtype=torch.bool))
+
+
+def test_without_a_twin_itc_compares_the_batch_with_itself_and_both_sides_learn(tiny_architecture: Path) -> None:
+    torch.manual_seed(0)
+    model = MED.new(tiny_architecture).eval()
+    pairs = batch(model, ["a red circle", "a blue square", "a black circle", "a green square"])
+    task = FilterFinetune(model, queue_size=0, momentum=None, mask_same_image=True, mask_same_text=True)
+    assert not any(name.startswith("twin") for name in task.state_dict())
+    loss = task(pairs, alpha=0.0)["itc"]
+    image_BP, text_BP = model.embed_image(model.encode_image(pairs.pixels)), model.embed_text(pairs.tokens)
+    logits = image_BP @ text_BP.T / model.temperature
+    rows = torch.arange(4)
+    want = (torch.nn.functional.cross_entropy(logits, rows) + torch.nn.functional.cross_entropy(logits.T, rows)) / 2
+    torch.testing.assert_close(loss, want)
+    # The gradient is that of both sides; a twin's keys would give each side half of it.
+    mine, theirs = (torch.autograd.grad(x, model.vision_proj.weight)[0] for x in (loss, want))
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_a_queue_needs_a_twin() -> None:
+    with pytest.raises(RecipeError, match="momentum twin"):
+        ObjectiveConfig(momentum=None, alpha=0.0)
+    assert ObjectiveConfig(momentum=None, alpha=0.0, queue_size=0).momentum is None
 
 
 def test_the_captioner_learns_nothing_from_its_prompt(tiny_architecture: Path) -> None:
