@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -69,7 +69,8 @@ class ConvStem(PatchEmbed):
                 nn.GELU(),
             ]
             channels = wider
-        self.proj = nn.Sequential(*layers, nn.Conv2d(channels, embed_dim, 1, bias=bias))
+        stem = nn.Sequential(*layers, nn.Conv2d(channels, embed_dim, 1, bias=bias))
+        self.proj = stem  # type: ignore[assignment]  # timm declares the one convolution
 
 
 class MED(nn.Module):

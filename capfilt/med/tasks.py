@@ -88,7 +88,7 @@ class FilterFinetune(nn.Module):
         """ITC, and the similarities within the batch from which hard negatives are drawn."""
         model, size = self.model, batch.images.shape[0]
         image_BP, text_BP = model.embed_image(image_BNV), model.embed_text(batch.tokens)
-        if self.twin is None:
+        if self.twin is None or self.momentum is None:
             return self._contrast_within(batch, image_BP, text_BP)
         with torch.no_grad():
             # A twin's dropout would blur its targets the same way as the original's: it stays in the mode of the task.
