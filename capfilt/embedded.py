@@ -1,7 +1,8 @@
-"""How the embedded model is made: pretrain, finetune captioner and filter, measure, and write `models/med-mini`.
+"""How the embedded model is made: pretrained, finetuned twice, measured, and written to `models/med-mini`.
 
-The corpora are built before (``corpora.build``). Everything that is left to the eye, the contact sheet and
-the card's words, is made from what this writes. Knows training, measures and the sheet; knows no pipeline.
+The corpora are built before (``corpora.build``); pretraining sees all pairs first and human pairs last. What is
+left to the eye, the contact sheet and the card's words, is made from what this writes. Knows training, measures and
+the sheet; knows no pipeline.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from capfilt.catalog import model_folder
 from capfilt.evaluate.captioning import wording, write
 from capfilt.evaluate.filtering import pictures, separation
+from capfilt.inputs import expand
 from capfilt.med.captioner import Captioner, Writing
 from capfilt.med.config import Holds, MEDConfig
 from capfilt.med.filter import Filter
@@ -27,7 +29,6 @@ from capfilt.recipe import load_config
 from capfilt.report.sheet import SheetItem, contact_sheet
 from capfilt.shards.read import samples
 from capfilt.shards.sample import Sample
-from capfilt.storage import expand
 from capfilt.train.config import TrainConfig
 from capfilt.train.run import OnStep, train
 
@@ -45,12 +46,12 @@ SHOWN = 24
 
 
 def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step: OnStep | None = None) -> None:
-    """Train the three models; each run goes on where it stopped.
+    """Train the models; each run goes on where it stopped.
 
     Args:
         corpora: what ``corpora.build`` wrote: shards and ``vocab.txt``.
-        work: folder of the runs; gets ``pretrain``, ``captioner`` and ``filter``.
-        overrides: ``field=value`` for all three runs.
+        work: folder of the runs; gets ``pretrain``, ``human``, ``captioner`` and ``filter``.
+        overrides: ``field=value`` for all runs.
 
     Raises:
         SourceError: shards are missing. TrainingError: a run cannot go on.
@@ -61,8 +62,9 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
     human, web = expand(str(corpora / "human-train-*.tar")), expand(str(corpora / "web-train-*.tar"))
     for task, init, shards in (
         ("pretrain", None, [*human, *web]),
-        ("captioner", "pretrain", human),
-        ("filter", "pretrain", human),
+        ("human", "pretrain", human),
+        ("captioner", "human", human),
+        ("filter", "human", human),
     ):
         config = load_config(TrainConfig, f"{NAME}/{task}", overrides)
         start = str(work / init / "model") if init else None

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from capfilt.archive import Group, OnBad, groups, members
 from capfilt.errors import CapfiltError, DataError
+from capfilt.inputs import open_read
 from capfilt.records import CAPTION, Caption, Origin, web_caption
 from capfilt.shards.sample import Sample
-from capfilt.storage import open_read
 
 __all__ = ["Sample", "samples"]
 

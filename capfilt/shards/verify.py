@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from capfilt.errors import CapfiltError
+from capfilt.inputs import open_read
 from capfilt.records import Tally
 from capfilt.shards.marker import PartMarker, StoredFile, committed
 from capfilt.shards.parquet import read_ledger
 from capfilt.shards.read import samples
 from capfilt.shards.sample import key_of
-from capfilt.storage import Store, open_read
+from capfilt.storage import Store
 
 _CHUNK = 1 << 20
 

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 import pyarrow as pa
 
 from capfilt.errors import RecipeError, SourceError
+from capfilt.inputs import identity, size_of
 from capfilt.records import Caption, Drop, row_id, web_caption
-from capfilt.storage import identity, size_of
 
 SourceKind = Literal["auto", "table", "webdataset", "folder"]
 SourceOrigin = Literal["web", "human"]

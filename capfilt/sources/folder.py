@@ -17,11 +17,12 @@ from typing import Any
 import pyarrow as pa
 
 from capfilt.errors import SourceError
+from capfilt.inputs import expand, is_folder, is_local, open_read, size_of
 from capfilt.records import Drop, table_of
 from capfilt.sources.base import Counted, Part, SourceConfig, cut, row_of, unreadable
 from capfilt.sources.columns import text_of
 from capfilt.sources.webdataset import IMAGE_EXTENSIONS
-from capfilt.storage import Store, expand, is_folder, is_local, open_read, size_of
+from capfilt.storage import Store
 
 _IMAGE_BYTES = 64 << 20
 _TEXT_BYTES = 1 << 20

@@ -16,8 +16,8 @@ from itertools import islice
 from typing import Any, BinaryIO, Literal
 
 from capfilt.errors import SourceError
+from capfilt.inputs import open_read
 from capfilt.sources.base import Counted, Mark
-from capfilt.storage import open_read
 
 TextKind = Literal["csv", "tsv", "jsonl"]
 

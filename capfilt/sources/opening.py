@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from capfilt.errors import SourceError
+from capfilt.inputs import expand
 from capfilt.sources.base import Source, SourceConfig
 from capfilt.sources.folder import FolderSource, is_picture
 from capfilt.sources.table import TableSource, table_kind
 from capfilt.sources.webdataset import TAR_ENDINGS, WebDatasetSource
-from capfilt.storage import expand
 
 _KINDS: dict[str, type[TableSource | WebDatasetSource | FolderSource]] = {
     "table": TableSource,

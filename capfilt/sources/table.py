@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capfilt.errors import SourceError
+from capfilt.inputs import expand, open_read
 from capfilt.records import table_of
 from capfilt.sources import lines
 from capfilt.sources.base import (
@@ -33,7 +34,6 @@ from capfilt.sources.base import (
 )
 from capfilt.sources.columns import find_columns, text_of
 from capfilt.sources.lines import TextKind, TextRecord
-from capfilt.storage import expand, open_read
 
 _KINDS = {"parquet": "parquet", "csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl"}
 _BATCH_ROWS = 8192

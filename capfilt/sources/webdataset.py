@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from capfilt.archive import Group, Member, OnBad, groups, members
 from capfilt.errors import DataError, SourceError
+from capfilt.inputs import expand, open_read
 from capfilt.records import Caption, Drop, Origin, table_of, web_caption
 from capfilt.sources.base import Counted, Part, SourceConfig, changed, cut, described, identities, row_of
 from capfilt.sources.columns import text_of
-from capfilt.storage import expand, open_read
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 """Of pictures, in a tar or a folder; what they are is told by their content later."""

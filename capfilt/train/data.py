@@ -22,12 +22,13 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from capfilt.captions import clean
 from capfilt.errors import SourceError, TrainingError
+from capfilt.inputs import expand, is_folder
 from capfilt.med.pixels import normalise
 from capfilt.med.tasks import Batch
 from capfilt.med.tokenizer import MEDTokenizer, Tokens
 from capfilt.records import Caption
 from capfilt.shards.read import samples
-from capfilt.storage import Store, expand, is_folder
+from capfilt.storage import Store
 from capfilt.train import augment
 from capfilt.train.config import DataConfig
 

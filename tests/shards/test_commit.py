@@ -9,11 +9,12 @@ import yaml
 
 from capfilt import records
 from capfilt.errors import DataError, DestinationError, RecipeError
+from capfilt.inputs import open_read
 from capfilt.records import LEDGER_SCHEMA, Tally
 from capfilt.shards.commit import SinkConfig, claim, commit_part, committed, write_manifest
 from capfilt.shards.parquet import read_ledger
 from capfilt.shards.read import samples
-from capfilt.storage import Store, open_read
+from capfilt.storage import Store
 
 
 @dataclass(frozen=True)

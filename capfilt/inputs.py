@@ -1,0 +1,196 @@
+"""Files that are read: any path or URL fsspec reaches, found, opened, measured and told apart by content.
+
+Knows bytes and names; knows no rows, no formats and no credentials (fsspec's usual chain finds those).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import pyarrow as pa
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from capfilt.errors import DestinationError, SourceError
+
+_CHUNK = 1 << 20
+_WHOLE_BYTES = 1 << 30
+_PIECES = 64
+
+
+def open_read(url: str, *, decompress: bool = False) -> BinaryIO:
+    """Opens a file for reading as a stream of bytes.
+
+    Args:
+        url: a local path or any URL fsspec knows.
+        decompress: whether a name ending in ``.gz``, ``.tgz`` or ``.zst`` is read decompressed, forward only.
+
+    Raises:
+        SourceError: it is not there, is a folder, or may not be read.
+    """
+    fs, path = filesystem(url, SourceError)
+    try:
+        # fsspec's wrapper of a local file is slow line by line.
+        local = isinstance(fs, LocalFileSystem)
+        raw = Path(path).open("rb") if local else cast("BinaryIO", fs.open(path, "rb"))  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise SourceError("there is no such file", where=url, mend="Check the path.") from error
+    except OSError as error:
+        raise SourceError(
+            f"cannot be read: {error.strerror or error}", where=url, mend="Check the path and its rights."
+        ) from error
+    suffix = PurePosixPath(path).suffix.lower()
+    if decompress and suffix in {".gz", ".tgz"}:
+        return _unpacked(gzip.GzipFile(fileobj=raw, mode="rb"), raw)
+    if decompress and suffix == ".zst":
+        return _unpacked(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), raw)
+    return raw
+
+
+class _Unpacked(io.RawIOBase):
+    """A decompressing stream that closes the file under it too."""
+
+    def __init__(self, stream: Any, raw: BinaryIO) -> None:
+        super().__init__()
+        self._stream, self._raw = stream, raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+            self._raw.close()
+        super().close()
+
+
+def _unpacked(stream: Any, raw: BinaryIO) -> BinaryIO:
+    return cast("BinaryIO", io.BufferedReader(_Unpacked(stream, raw), _CHUNK))
+
+
+def expand(url: str) -> list[str]:
+    """The files behind one file, a folder (and its folders) or a glob, as sorted paths or URLs.
+
+    Hidden files and those starting with ``_`` (``_SUCCESS``) are left out of folders.
+
+    Raises:
+        SourceError: nothing is there.
+    """
+    fs, path = filesystem(url, SourceError)
+    # A file whose name holds glob characters is that file.
+    if fs.isfile(path):
+        found = [path]
+    elif fs.isdir(path):
+        found = [name for name in fs.find(path) if not _private(name, path)]
+    elif any(char in path for char in "*?["):
+        found = [name for name in fs.glob(path) if fs.isfile(name)]
+    else:
+        raise SourceError("there is no such file or folder", where=url, mend="Check the path.")
+    if not found:
+        raise SourceError("no files are there", where=url, mend="Check the folder or the pattern.")
+    if isinstance(fs, LocalFileSystem):
+        return sorted(str(Path(name).absolute()) for name in found)
+    return sorted(str(fs.unstrip_protocol(name)) for name in found)
+
+
+def is_folder(url: str) -> bool:
+    """Whether the URL is a folder that exists.
+
+    Raises:
+        SourceError: no filesystem is known for the URL's scheme.
+    """
+    fs, path = filesystem(url, SourceError)
+    return bool(fs.isdir(path))
+
+
+def size_of(url: str) -> int | None:
+    """The file's size in bytes; None where the filesystem does not say.
+
+    Raises:
+        SourceError: it is not there.
+    """
+    fs, path = filesystem(url, SourceError)
+    try:
+        size = fs.info(path).get("size")
+    except FileNotFoundError as error:
+        raise SourceError("there is no such file", where=url, mend="Check the path.") from error
+    return None if size is None else int(size)
+
+
+def is_local(url: str) -> bool:
+    """Whether the URL is a path on this machine."""
+    return isinstance(filesystem(url, SourceError)[0], LocalFileSystem)
+
+
+def sha256_file(url: str) -> str:
+    """The sha256 of a file's bytes in hex, streamed.
+
+    Raises:
+        SourceError: as :func:`open_read`.
+    """
+    digest = hashlib.sha256()
+    with open_read(url) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def identity(url: str) -> str:
+    """A hex digest that changes when the file's content does, at a price that planning can pay.
+
+    The sha256 of a local file up to 1 GiB; of a larger one, of its size, ends and 64 pieces between. Of a remote
+    one, of the store's own word for this content (etag, version, time and size), so that nothing is downloaded.
+
+    Raises:
+        SourceError: as :func:`open_read`.
+    """
+    fs, path = filesystem(url, SourceError)
+    if isinstance(fs, LocalFileSystem):
+        size = size_of(url) or 0
+        return sha256_file(url) if size <= _WHOLE_BYTES else _sampled(url, size)
+    info = fs.info(path)
+    told = [str(info[key]) for key in ("ETag", "etag", "VersionId", "size", "mtime", "created") if info.get(key)]
+    return hashlib.sha256("\n".join([*told, str(fs.ukey(path))]).encode()).hexdigest()
+
+
+def _sampled(url: str, size: int) -> str:
+    digest = hashlib.sha256(f"{size}\n".encode())
+    with open_read(url) as file:
+        for piece in range(_PIECES + 2):
+            file.seek((size - _CHUNK) * piece // (_PIECES + 1))
+            digest.update(file.read(_CHUNK))
+    return digest.hexdigest()
+
+
+def filesystem(url: str, kind: type[DestinationError] | type[SourceError]) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The filesystem of a path or URL, and the path on it.
+
+    Raises:
+        DestinationError or SourceError, as ``kind`` says: no filesystem is known for its scheme, or it is empty.
+    """
+    if not url or "\0" in url:
+        raise kind("an empty path", mend="Name a file or folder.")
+    try:
+        fs, path = url_to_fs(str(Path(url).expanduser()) if "://" not in url else url)
+    except (ValueError, ImportError) as error:
+        raise kind(
+            f"no filesystem for this address: {error}",
+            where=url,
+            mend="Use a local path, s3:// or another fsspec URL.",
+        ) from error
+    return fs, str(path)
+
+
+def _private(name: str, root: str) -> bool:
+    relative = name.removeprefix(root).strip("/")
+    return any(piece.startswith((".", "_")) for piece in relative.split("/"))
