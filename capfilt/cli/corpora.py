@@ -42,7 +42,7 @@ def build(
 @app.command("train")
 def train(
     shards: Annotated[str, typer.Argument(metavar="SHARDS", help="What `capfilt corpora build` wrote.")],
-    work: Annotated[str, typer.Argument(metavar="WORK", help="Folder of the three training runs.")],
+    work: Annotated[str, typer.Argument(metavar="WORK", help="Folder of the training runs.")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Model folder to write, e.g. models/med-mini.")],
 ) -> None:
     """Make the embedded model: pretrain, finetune captioner and filter, measure on what was held out.
