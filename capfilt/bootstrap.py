@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from capfilt.catalog import model_folder
+from capfilt.catalog import MODEL_FILE, model_folder
 from capfilt.errors import DestinationError, ModelError
 from capfilt.flow.config import RunConfig
 from capfilt.flow.local import run_local
@@ -209,8 +209,29 @@ def _models(recipe: Recipe) -> dict[str, Any]:
 
 
 def _digest(folder: Path) -> str:
-    MEDConfig.load(folder)
-    weights = folder / "model.safetensors"
+    med = (folder / MODEL_FILE).is_file()
+    if med:
+        MEDConfig.load(folder)
+    weights = [folder / "model.safetensors"] if med else sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise ModelError(
+            "no model.yaml and no safetensors there",
+            where=str(folder),
+            mend="Name a model of `capfilt models`, or a folder that transformers saved.",
+        )
+    for file in weights:
+        _check_weights(file)
+    # Of a folder that transformers saved, whatever lies in it may decide: templates, merges, generation settings.
+    files = [folder / MODEL_FILE, folder / "vocab.txt"] if med else sorted(f for f in folder.iterdir() if f.is_file())
+    digest = hashlib.sha256()
+    for file in [*files, *weights] if med else files:
+        if file.is_file():
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _check_weights(weights: Path) -> None:
     try:
         # Reads the header and checks that the file is as long as it says.
         with safe_open(weights, framework="numpy"):
@@ -221,12 +242,6 @@ def _digest(folder: Path) -> str:
             where=str(weights),
             mend="Train it, name another model, or copy its folder again, whole.",
         ) from error
-    digest = hashlib.sha256()
-    for file in (folder / "model.yaml", folder / "vocab.txt", weights):
-        if file.is_file():
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _absolute(model: str | None) -> str | None:

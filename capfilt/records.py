@@ -148,6 +148,11 @@ def replace(table: pa.Table, columns: Mapping[str, Sequence[Any] | pa.Array]) ->
     return table
 
 
+def scored_of(captions: pa.StructArray) -> pa.BooleanArray:
+    """Whether the filter gave a text a score: P(match), a cosine or both. As long as ``captions``."""
+    return pc.or_(pc.is_valid(captions.field("itm")), pc.is_valid(captions.field("itc")))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tally:
     """The books of a part or of a run.
@@ -166,7 +171,7 @@ class Tally:
     def of(cls, table: pa.Table) -> Self:
         """The books of one table of :data:`SCHEMA` or :data:`LEDGER_SCHEMA`."""
         flat = pc.list_flatten(table.column("captions")).combine_chunks()
-        scored = flat.filter(pc.is_valid(flat.field("itm")))
+        scored = flat.filter(scored_of(flat))
         kept = scored.filter(scored.field("kept"))
         dropped = _counts(table.column("drop").combine_chunks())
         return cls(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from capfilt.captions import clean
 from capfilt.evaluate.filtering import pictures
-from capfilt.med.captioner import Captioner
+from capfilt.roles import Captioner
 from capfilt.shards.sample import Sample
 
 STOP = frozenset(

@@ -12,8 +12,11 @@ from PIL import Image
 
 from capfilt.captions import clean
 from capfilt.errors import DataError
-from capfilt.med.filter import Filter, Score
+from capfilt.roles import Filter, Score
 from capfilt.shards.sample import Sample
+
+RULE = 0.5
+"""The paper keeps what its ITM head calls matched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +25,14 @@ class Separation:
 
     pairs: int
     """Pictures, each with one true and one false caption."""
-    auc_itm: float
-    """Probability that a true pair's P(match) is above a false one's, in [0, 1]; 0.5 is chance."""
+    auc_itm: float | None
+    """Probability that a true pair's P(match) is above a false one's, in [0, 1]; 0.5 is chance. None where the
+    filter knows no P(match)."""
     auc_itc: float
     """The same of the cosine."""
-    kept_true: float
+    kept_true: float | None
     """Share of true captions with P(match) >= 0.5: the recall of the paper's rule."""
-    kept_false: float
+    kept_false: float | None
     """Share of false captions that pass the rule."""
 
 
@@ -78,12 +82,14 @@ def separation(judge: Filter, samples: Sequence[Sample], *, seed: int = 0, batch
         texts = [list(pair) for pair in zip(true[part], false[part], strict=True)]
         scores += judge.score(pictures(samples[part]), texts)
     good, bad = [row[0] for row in scores], [row[1] for row in scores]
+    good_itm, bad_itm = ([s.itm for s in side if s.itm is not None] for side in (good, bad))
+    matching = bool(good_itm)
     return Separation(
         pairs=len(samples),
-        auc_itm=auc([s.itm for s in good], [s.itm for s in bad]),
+        auc_itm=auc(good_itm, bad_itm) if matching else None,
         auc_itc=auc([s.itc for s in good], [s.itc for s in bad]),
-        kept_true=float(np.mean([s.itm >= 0.5 for s in good])),
-        kept_false=float(np.mean([s.itm >= 0.5 for s in bad])),
+        kept_true=float(np.mean(np.array(good_itm) >= RULE)) if matching else None,
+        kept_false=float(np.mean(np.array(bad_itm) >= RULE)) if matching else None,
     )
 
 

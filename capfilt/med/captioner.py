@@ -6,7 +6,6 @@ Knows the MED and decoding; knows no records, files or thresholds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -18,22 +17,10 @@ from capfilt.errors import ModelError
 from capfilt.med.decoding import Limits, Nucleus, beam, nucleus
 from capfilt.med.model import MED
 from capfilt.med.pixels import batch_of
+from capfilt.roles import Writing
 
 
-@dataclass(frozen=True, kw_only=True)
-class Writing:
-    """How captions are written. Fields as in ``decoding``; lengths count the prompt."""
-
-    beams: int | None = None
-    """Beam search with so many hypotheses; None samples from the nucleus."""
-    top_p: float = 0.9
-    top_k: int = 0
-    repetition_penalty: float = 1.1
-    max_length: int = 20
-    min_length: int = 5
-
-
-class Captioner:
+class MEDCaptioner:
     """Writes captions with a MED's image-grounded decoder.
 
     Args:
@@ -71,15 +58,7 @@ class Captioner:
 
     @torch.inference_mode()
     def write(self, pictures: Sequence[Image.Image], seeds: Sequence[Sequence[int]]) -> list[list[str]]:
-        """K captions for each of B pictures.
-
-        Args:
-            pictures: RGB, any size.
-            seeds: for each picture K seeds in [0, 2**128); beam search takes only their number.
-
-        Returns:
-            B lists of K captions, cleaned, without the prompt; one may be empty.
-        """
+        """See :class:`capfilt.roles.Captioner`; the captions are cleaned."""
         model, how = self.model, self.writing
         dtype = next(model.vision.parameters()).dtype
         pixels = batch_of(pictures, model.config.vision.image_size).to(model.device, dtype)

@@ -6,7 +6,6 @@ Knows the MED; knows no records and no thresholds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -17,20 +16,13 @@ from capfilt.captions import clean
 from capfilt.errors import ModelError
 from capfilt.med.model import MED
 from capfilt.med.pixels import batch_of
+from capfilt.roles import Score
 
 MAX_TOKENS = 35
 """Longest text the filter reads, special tokens counted (BLIP.md: filter finetuning)."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """``itm``: P(match) in [0, 1]. ``itc``: cosine in [-1, 1]."""
-
-    itm: float
-    itc: float
-
-
-class Filter:
+class MEDFilter:
     """Scores texts with a MED's image-grounded encoder.
 
     Args:
@@ -52,15 +44,7 @@ class Filter:
 
     @torch.inference_mode()
     def score(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
-        """Scores of every text against its picture; each picture is encoded once.
-
-        Args:
-            pictures: B, RGB, any size.
-            texts: for each picture any number of texts, as people wrote them.
-
-        Returns:
-            As ``texts``, a score for each.
-        """
+        """See :class:`capfilt.roles.Filter`; each picture is encoded once."""
         model = self.model
         flat = [clean(text) for row in texts for text in row]
         if not flat:

@@ -81,7 +81,12 @@ def _losses(data: ReportData) -> Iterator[Finding]:
 
 
 def _filter(data: ReportData) -> Iterator[Finding]:
-    if data.threshold is None and data.tally.kept:
+    if data.cosine_threshold is not None:
+        yield _note(
+            f"The filter judged by the cosine of picture and text: texts below {data.cosine_threshold:g} were removed. "
+            "The plots of P(match) are left out; the cosines stand in the ledger as itc."
+        )
+    elif data.threshold is None and data.tally.kept:
         yield _note("No filter ran, so nothing was scored and every text was kept. Noise is unknown.")
     made = _of(data, Origin.SYNTHETIC)
     if made is None or made.noise_ratio is None or made.scored < ENOUGH:

@@ -57,7 +57,9 @@ class ReportData:
     parts_planned: int | None
     """Parts of the whole run; None while it is not finished."""
     threshold: float | None
-    """The recipe's threshold on P(match); None if the run had no filter."""
+    """The recipe's threshold on P(match); None if the run had no filter, or judged by the cosine."""
+    cosine_threshold: float | None
+    """The recipe's threshold on the cosine, in [-1, 1]; None if it judged by P(match) or not at all."""
     decoding: str
     """How synthetic captions were written; empty if unknown."""
     origins: tuple[OriginFacts, ...]
@@ -144,7 +146,8 @@ class _Sums:
 
 def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mapping[int, PartMarker]) -> ReportData:
     stage = manifest.get("recipe", {}).get("capfilt") or {}
-    scored = any(sums.tally.texts.values())
+    threshold = float(stage.get("threshold", 0.5)) if any(sums.tally.texts.values()) else None
+    by_cosine = stage.get("judge_by") == "itc"
     cards = {verdict: sums.gallery.chosen(verdict) for verdict in Verdict}
     # The order within a random choice may help the reader: the clearest changes first.
     cards[Verdict.CHANGED].sort(key=change, reverse=True)
@@ -155,7 +158,8 @@ def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mappi
         promised=sum((marker.tally for marker in markers.values()), Tally()),
         parts=len(markers),
         parts_planned=manifest.get("parts"),
-        threshold=float(stage.get("threshold", 0.5)) if scored else None,
+        threshold=None if by_cosine else threshold,
+        cosine_threshold=threshold if by_cosine else None,
         decoding=str(stage.get("decoding", "")),
         origins=sums.captions.facts([Origin.WEB, Origin.HUMAN, Origin.SYNTHETIC]),
         best=sums.captions.best,

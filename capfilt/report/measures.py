@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from capfilt.records import scored_of
 from capfilt.report.sketches import Distinct, Frequent
 
 SCORE_BINS = 1000
@@ -110,9 +111,9 @@ class _OriginSum:
 
     def add(self, captions: pa.StructArray) -> None:
         scores = captions.field("itm").drop_null().to_numpy(zero_copy_only=False)
-        kept, scored = captions.field("kept"), pc.is_valid(captions.field("itm"))
+        kept, scored = captions.field("kept"), scored_of(captions)
         self.texts += len(captions)
-        self.scored += len(scores)
+        self.scored += _count(scored)
         self.kept += _count(kept)
         self.removed += _count(pc.and_not(scored, kept))
         self.scores += _score_counts(scores)

@@ -28,7 +28,13 @@ def key_of(part: int, row: int) -> str:
     return f"{part:05d}-{row:07d}"
 
 
+def _standing(caption: Caption) -> tuple[float, float]:
+    """By P(match); by cosine where the filter knew only that; a text not scored stands below every scored one."""
+    itm, itc = caption["itm"], caption["itc"]
+    return (-1.0 if itm is None else itm, -2.0 if itc is None else itc if itm is None else 0.0)
+
+
 def best_caption(captions: Iterable[Caption]) -> Caption | None:
-    """The kept caption of the highest ITM score, the first of equals; one not scored counts as lowest. Or None."""
+    """The kept caption of the highest score, the first of equals; one not scored counts as lowest. Or None."""
     kept = [caption for caption in captions if caption["kept"]]
-    return max(kept, key=lambda c: -1.0 if c["itm"] is None else c["itm"], default=None)
+    return max(kept, key=_standing, default=None)

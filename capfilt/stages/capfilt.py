@@ -23,9 +23,9 @@ from capfilt.captions import clean
 from capfilt.catalog import model_folder
 from capfilt.errors import ModelError
 from capfilt.images import decode
-from capfilt.med.captioner import Captioner, Writing
-from capfilt.med.filter import Filter, Score
+from capfilt.peers.opening import open_captioner, open_filter
 from capfilt.records import Caption, Origin, replace
+from capfilt.roles import Captioner, Filter, Score, Writing
 from capfilt.stages.base import Needs, Work
 from capfilt.stages.config import CapFiltConfig
 
@@ -66,9 +66,12 @@ class CapFilt:
         if device == "cpu":
             torch.set_num_threads(max(1, math.ceil(c.cpus)))
         dtype = DTYPES[c.dtype]
-        captioner = c.captioner and Captioner.load(model_folder(c.captioner), writing_of(c), device=device, dtype=dtype)
-        judge = c.filter and Filter.load(model_folder(c.filter), device=device, dtype=dtype)
-        return _Worker(c, captioner or None, judge or None)
+        captioner: Captioner | None = None
+        if c.captioner is not None:
+            folder, how = model_folder(c.captioner), writing_of(c)
+            captioner = open_captioner(folder, how, prompt=c.prompt, device=device, dtype=dtype)
+        judge = None if c.filter is None else open_filter(model_folder(c.filter), device=device, dtype=dtype)
+        return _Worker(c, captioner, judge)
 
 
 def device_of(device: str) -> str:
@@ -136,7 +139,14 @@ class _Worker:
     def _verdicts(self, row: list[Caption], scores: list[Score]) -> list[Caption]:
         judged = []
         for caption, score in zip(row, scores, strict=True):
-            if not (math.isfinite(score.itm) and math.isfinite(score.itc)):
+            decisive = score.itm if self.config.judge_by == "itm" else score.itc
+            if decisive is None:
+                raise ModelError(
+                    "it knows no probability of a match, only cosines",
+                    where=str(self.config.filter),
+                    mend="Set capfilt.judge_by: itc and a threshold for cosines, such as 0.28 for a CLIP.",
+                )
+            if not all(math.isfinite(value) for value in (score.itm, score.itc) if value is not None):
                 raise ModelError(
                     f"it gave a score that is not a number in {self.config.dtype}",
                     where=str(self.config.filter),
@@ -144,7 +154,7 @@ class _Worker:
                 )
             human = caption["origin"] == Origin.HUMAN
             # Human texts join unfiltered (paper, section 3.3); a text of nothing but punctuation is none.
-            kept = bool(clean(caption["text"])) and (human or score.itm >= self.config.threshold)
+            kept = bool(clean(caption["text"])) and (human or decisive >= self.config.threshold)
             judged.append(Caption(**{**caption, "itm": score.itm, "itc": score.itc, "kept": kept}))
         return judged
 

@@ -16,6 +16,8 @@ class CapFiltConfig:
     """A name of the catalogue or a model folder; null writes no synthetic captions."""
     filter: str | None = "med-mini/filter"
     """A name of the catalogue or a model folder; null scores nothing and keeps every caption."""
+    prompt: str | None = None
+    """Text that another captioner than a MED is given with each picture; a MED's stands in its ``model.yaml``."""
     decoding: Literal["nucleus", "beam"] = "nucleus"
     """How synthetic captions are written; the paper found nucleus sampling better."""
     captions_per_image: int = 1
@@ -33,7 +35,9 @@ class CapFiltConfig:
     min_length: int = 5
     """Shortest caption in tokens, the prompt's counted."""
     threshold: float = 0.5
-    """A text is kept when the filter's P(match) is at least this, in [0, 1]; the paper's rule is 0.5."""
+    """A text is kept when the filter's score is at least this; the paper's rule is P(match) >= 0.5."""
+    judge_by: Literal["itm", "itc"] = "itm"
+    """The score that decides: P(match) in [0, 1], or the cosine in [-1, 1], which is all that a CLIP knows."""
     skip_repeats: bool = True
     """Whether a synthetic caption that repeats another caption of its image, cleaned, is left out."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -57,7 +61,7 @@ class CapFiltConfig:
         require_within("capfilt.repetition_penalty", self.repetition_penalty, 1.0, 10.0)
         require_within("capfilt.max_length", self.max_length, 2, 512)
         require_within("capfilt.min_length", self.min_length, 0, self.max_length)
-        require_within("capfilt.threshold", self.threshold, 0.0, 1.0)
+        require_within("capfilt.threshold", self.threshold, 0.0 if self.judge_by == "itm" else -1.0, 1.0)
         require_within("capfilt.batch_size", self.batch_size, 1, 4096)
         require_within("capfilt.cpus", self.cpus, 0.01, 1024)
         require_within("capfilt.gpus", self.gpus, 0.0, 64)

@@ -91,9 +91,25 @@ RECIPES = [
     Case("contradiction", lambda f: with_set(f, "capfilt.captioner=null", "capfilt.filter=null"), ("captioner",)),
 ]
 
+
+def empty(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def half(folder: Path) -> Path:
+    """What transformers saved, with weights that were cut off."""
+    (folder / "half").mkdir()
+    written(folder / "half" / "config.json", '{"model_type": "blip"}')
+    written(folder / "half" / "model.safetensors", b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    return folder / "half"
+
+
 MODELS = [
     Case("unknown captioner", lambda f: with_set(f, "capfilt.captioner=blip-9000"), ("blip-9000",)),
     Case("unknown filter", lambda f: with_set(f, "capfilt.filter=blip-9000"), ("blip-9000",)),
+    Case("a folder without a model", lambda f: with_set(f, f"capfilt.filter={empty(f)}"), ("empty", "safetensors")),
+    Case("half a model", lambda f: with_set(f, f"capfilt.captioner={half(f)}"), ("half", "model.safetensors")),
 ]
 
 

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capfilt.errors import ModelError
-from capfilt.med.captioner import Captioner, Writing
+from capfilt.med.captioner import MEDCaptioner
 from capfilt.med.decoding import Limits, Nucleus, beam, draw, forbid, nucleus, penalise_repeats, uniforms
 from capfilt.med.model import MED
+from capfilt.roles import Writing
 
 
 @pytest.fixture(scope="module")
@@ -147,4 +148,4 @@ def test_more_captions_than_one_are_different_and_best_first(model: MED) -> None
 
 def test_a_prompt_longer_than_the_caption_is_a_users_error(model: MED) -> None:
     with pytest.raises(ModelError, match="do not fit"):
-        Captioner(model, Writing(max_length=4, min_length=0))
+        MEDCaptioner(model, Writing(max_length=4, min_length=0))

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from capfilt.errors import ModelError
-from capfilt.med.captioner import Captioner, Writing
+from capfilt.med.captioner import MEDCaptioner
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.decoding import Limits, beam
-from capfilt.med.filter import Filter
+from capfilt.med.filter import MEDFilter
 from capfilt.med.model import MED
 from capfilt.med.names import is_training_state
 from capfilt.med.released import (
@@ -26,6 +26,7 @@ from capfilt.med.released import (
     read,
 )
 from capfilt.med.tokenizer import MEDTokenizer
+from capfilt.roles import Writing
 from capfilt.train.config import TrainConfig
 from capfilt.train.run import train
 
@@ -317,9 +318,9 @@ def test_a_part_of_a_model_says_what_the_whole_says_and_no_more(whole, tmp_path,
 
 def test_a_captioner_is_no_filter_and_the_other_way_round(captioner, judge):
     with pytest.raises(ModelError, match="is a captioner"):
-        Filter(captioner[2])
+        MEDFilter(captioner[2])
     with pytest.raises(ModelError, match="is a filter"):
-        Captioner(judge[2], Writing())
+        MEDCaptioner(judge[2], Writing())
 
 
 def test_a_part_of_a_model_cannot_be_pretrained(captioner, tmp_path):

@@ -12,9 +12,10 @@ import torch
 from capfilt.errors import SourceError, TrainingError
 from capfilt.evaluate.captioning import wording, write
 from capfilt.evaluate.filtering import separation
-from capfilt.med.captioner import Captioner, Writing
-from capfilt.med.filter import Filter
+from capfilt.med.captioner import MEDCaptioner
+from capfilt.med.filter import MEDFilter
 from capfilt.med.model import MED
+from capfilt.roles import Writing
 from capfilt.shards.read import samples
 from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, TrainConfig
 from capfilt.train.run import StepReport, train
@@ -47,8 +48,8 @@ def test_the_three_runs_teach_colours_and_shapes(tiny_architecture: Path, shape_
     init = str(first.folder)
     cap = config(tiny_architecture, shape_shard, tmp_path / "cap", task="captioner", init=init, steps=80, batch_size=32)
     fil = config(tiny_architecture, shape_shard, tmp_path / "fil", task="filter", init=init, steps=80, batch_size=32)
-    captioner = Captioner.load(train(cap).folder, Writing(max_length=12))
-    judge = Filter.load(train(fil).folder)
+    captioner = MEDCaptioner.load(train(cap).folder, Writing(max_length=12))
+    judge = MEDFilter.load(train(fil).folder)
     held = list(samples([str(shape_shard)]))[:128]
     told = separation(judge, held)
     assert told.auc_itc > 0.8

@@ -1,0 +1,1 @@
+"""Other models in the roles of captioner and filter."""

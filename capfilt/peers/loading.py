@@ -1,0 +1,37 @@
+"""Model and processor of a folder that ``transformers`` saved: local, safetensors, no code of the folder's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoProcessor
+
+from capfilt.errors import ModelError
+
+
+def load(kind: Any, folder: Path, *, role: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """(model in eval mode, processor).
+
+    Args:
+        kind: one of transformers' Auto classes.
+        folder: what it and its processor were saved in.
+        role: ``captioner`` or ``filter``, for the error.
+        device: where it goes. dtype: of its weights.
+
+    Raises:
+        ModelError: transformers finds no such model there.
+    """
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        model = kind.from_pretrained(folder, use_safetensors=True, dtype=dtype, **options)
+        processor = AutoProcessor.from_pretrained(folder, **options)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"no MED and no {role} that transformers can load: {first}",
+            where=str(folder),
+            mend="Name a folder with model.yaml, or one that transformers saved, with its processor.",
+        ) from error
+    return model.to(device).eval().requires_grad_(False), processor
