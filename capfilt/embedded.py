@@ -16,17 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from capfilt.catalog import model_folder
+from capfilt.errors import ModelError
 from capfilt.evaluate.captioning import wording, write
 from capfilt.evaluate.filtering import pictures, separation
 from capfilt.inputs import expand
-from capfilt.med.captioner import Captioner, Writing
+from capfilt.med.captioner import MEDCaptioner
 from capfilt.med.config import Holds, MEDConfig
-from capfilt.med.filter import Filter
-from capfilt.med.model import MED
+from capfilt.med.filter import MEDFilter
+from capfilt.med.model import INIT_STD, MED
+from capfilt.med.text import DIRECTIONS
 from capfilt.recipe import load_config
 from capfilt.report.sheet import SheetItem, contact_sheet
+from capfilt.roles import Filter, Writing
 from capfilt.shards.read import samples
 from capfilt.shards.sample import Sample
 from capfilt.train.config import TrainConfig
@@ -50,7 +54,7 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
 
     Args:
         corpora: what ``corpora.build`` wrote: shards and ``vocab.txt``.
-        work: folder of the runs; gets ``pretrain``, ``human``, ``captioner`` and ``filter``.
+        work: folder of the runs; gets ``start``, ``pretrain``, ``human``, ``captioner`` and ``filter``.
         overrides: ``field=value`` for all runs.
 
     Raises:
@@ -59,15 +63,16 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
     architecture = work / "architecture"
     architecture.mkdir(parents=True, exist_ok=True)
     fit_vocabulary(corpora / "vocab.txt", architecture)
+    start_from_words(corpora / "words.safetensors", architecture, work / "start" / "model")
     human, web = expand(str(corpora / "human-train-*.tar")), expand(str(corpora / "web-train-*.tar"))
     for task, init, shards in (
-        ("pretrain", None, [*human, *web]),
+        ("pretrain", "start", [*human, *web]),
         ("human", "pretrain", human),
         ("captioner", "human", human),
         ("filter", "human", human),
     ):
         config = load_config(TrainConfig, f"{NAME}/{task}", overrides)
-        start = str(work / init / "model") if init else None
+        start = str(work / init / "model")
         data = replace(config.data, shards=tuple(shards))
         train(replace(config, model=str(architecture), init=start, out=str(work / task), data=data), on_step)
 
@@ -79,6 +84,37 @@ def fit_vocabulary(vocab: Path, architecture: Path) -> None:
     size = len([line for line in text.split("\n") if line.strip()]) + 2
     replace(from_catalogue, text=replace(from_catalogue.text, vocab_size=size)).save(architecture)
     (architecture / "vocab.txt").write_text(text, encoding="utf-8")
+
+
+def start_from_words(words: Path, architecture: Path, target: Path) -> None:
+    """Write an untrained model whose word embeddings are the main components of a BERT encoder's.
+
+    Args:
+        words: safetensors with ``words`` (W, D) float32, a row for each line of ``vocab.txt``, D at least the
+            model's width.
+        architecture: ``model.yaml`` and ``vocab.txt``.
+        target: the model folder.
+
+    Raises:
+        ModelError: the vectors do not fit the architecture.
+    """
+    torch.manual_seed(0)
+    model = MED.new(architecture)
+    vectors = load_file(words)["words"]
+    width, pieces = model.config.text.width, len(model.tokenizer.vocab)
+    if vectors.shape[0] != pieces or vectors.shape[1] < width:
+        raise ModelError(
+            f"vectors {tuple(vectors.shape)} for {pieces} word pieces and a width of {width}", where=str(words)
+        )
+    centred = vectors - vectors.mean(0)
+    axes = torch.linalg.svd(centred, full_matrices=False).Vh[:width]
+    reduced = centred @ axes.T
+    with torch.no_grad():
+        for direction in DIRECTIONS["both"]:
+            word = model.text.embedding(direction).word
+            word.weight[:pieces] = reduced * (INIT_STD / reduced.std())
+            word.weight[word.padding_idx or 0] = 0.0
+    model.save(target)
 
 
 def make(corpora: Path, work: Path, target: Path, *, on_step: OnStep | None = None) -> None:
@@ -95,9 +131,9 @@ def make(corpora: Path, work: Path, target: Path, *, on_step: OnStep | None = No
 
 def measure(corpora: Path, captioner: Path, judge: Path, *, device: str = "cpu") -> dict[str, Any]:
     """Figures on everything held out: the filter's separation and the captioner's wording."""
-    writer = Captioner.load(captioner, Writing(), device=device)
-    beams = Captioner(writer.model, Writing(beams=3))
-    scorer = Filter.load(judge, device=device)
+    writer = MEDCaptioner.load(captioner, Writing(), device=device)
+    beams = MEDCaptioner(writer.model, Writing(beams=3))
+    scorer = MEDFilter.load(judge, device=device)
     figures: dict[str, Any] = {}
     for name, file in HELD_OUT.items():
         held = list(samples(expand(str(corpora / file))))
@@ -119,8 +155,8 @@ def ship(work: Path, target: Path) -> None:
 
 def sheet(corpora: Path, captioner: Path, judge: Path) -> str:
     """The contact sheet: held-out pictures drawn by a fixed seed, their own text, the captions and scores."""
-    writer, scorer = Captioner.load(captioner, Writing()), Filter.load(judge)
-    beams = Captioner(writer.model, Writing(beams=3))
+    writer, scorer = MEDCaptioner.load(captioner, Writing()), MEDFilter.load(judge)
+    beams = MEDCaptioner(writer.model, Writing(beams=3))
     items: list[SheetItem] = []
     for name, file in HELD_OUT.items():
         held = list(samples(expand(str(corpora / file))))

@@ -8,7 +8,8 @@
     DEST/heldout-unseen-style-*.tar     held-out concepts, styles never trained on
     DEST/unseen-style-*.tar             trained concepts, styles never trained on
     DEST/heldout-clipart-*.tar          held-out clip art
-    DEST/vocab.txt                      word pieces of the training captions
+    DEST/vocab.txt                      word pieces: those of a BERT encoder that captions and CLDR's words need
+    DEST/words.safetensors              the encoder's vectors of these pieces (pieces, 384) float32
     DEST/titles.json                    how often each title of the training clip art stands, before the cap
     DEST/corpora.json                   counts, packages and licences; written last
 
@@ -25,6 +26,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors.numpy import save
+
 from capfilt.captions import clean
 from capfilt.corpora import clipart, emoji
 from capfilt.corpora.drawing import Job, draw_all
@@ -32,7 +35,7 @@ from capfilt.corpora.packages import Package, locked, obtain
 from capfilt.corpora.pictures import SIDE, Unfit
 from capfilt.corpora.sentences import sentences
 from capfilt.corpora.sides import HELD_OUT_ONE_IN, chance, pick, split
-from capfilt.corpora.vocabulary import learn
+from capfilt.corpora.vocabulary import ENCODER, needed, read_encoder
 from capfilt.records import Caption, Origin, row_id
 from capfilt.shards.sample import Sample, key_of
 from capfilt.shards.tar import write_tar
@@ -101,7 +104,10 @@ def build(
     store.write_json("splits.json", _splits(names, clips, plans.lent))
     jobs = _sources(archives, plans)
     report = _write(store, plans, jobs, processes)
-    told = {**_tell(store, plans, clips, report), "packages": [asdict(package) for package in packages.values()]}
+    told = {
+        **_tell(store, plans, clips, report, _write_words(store, archives, names, report)),
+        "packages": [asdict(package) for package in packages.values()],
+    }
     store.write_json("corpora.json", told)
     return told
 
@@ -174,7 +180,7 @@ def _pictures_held_out(chosen: Mapping[emoji.Style, list[emoji.Emoji]]) -> froze
         for concept in sorted({one.concept for one in shown} if style.trained else ()):
             styles.setdefault(concept, []).append(style.name)
     return frozenset(
-        (of[pick(len(of), "picture", concept)], concept)
+        (of[pick(len(of), "picture", "style", concept)], concept)
         for concept, of in styles.items()
         if len(of) >= PICTURE_STYLES and chance("picture", concept) < PICTURE_SHARE
     )
@@ -268,16 +274,30 @@ def _sample(shard: int, row: int, plan: Plan, picture: bytes | Unfit) -> Sample:
     return Sample(key_of(shard, row), picture, captions, meta)
 
 
-def _tell(store: Store, plans: _Plans, clips: _Clips, written: _Written) -> dict[str, Any]:
-    """Writes the vocabulary and the count of titles; returns what ``corpora.json`` says."""
-    trained = [plan for name in TRAINED for plan in written.plans[name]]
-    pieces = learn(text for plan in trained for text in plan.texts)
-    store.write("vocab.txt", ("\n".join(pieces) + "\n").encode())
+def _write_words(
+    store: Store, archives: Mapping[str, Path], names: Mapping[str, emoji.Emoji], written: _Written
+) -> int:
+    """Writes the vocabulary and the vectors of its pieces; returns how many there are.
+
+    All of CLDR's names are covered, those of held-out concepts too: that a word exists says nothing of a picture.
+    """
+    pieces, vectors = read_encoder(archives[ENCODER])
+    captions = (text for name in TRAINED for plan in written.plans[name] for text in plan.texts)
+    words = (text for one in names.values() for text in (one.label, *one.tags))
+    kept = needed(pieces, (*captions, *words))
+    ids = {piece: number for number, piece in enumerate(pieces)}
+    store.write("vocab.txt", ("\n".join(kept) + "\n").encode())
+    store.write("words.safetensors", save({"words": vectors[[ids[piece] for piece in kept]]}))
+    return len(kept)
+
+
+def _tell(store: Store, plans: _Plans, clips: _Clips, written: _Written, pieces: int) -> dict[str, Any]:
+    """Writes the count of titles; returns what ``corpora.json`` says."""
     titles = Counter(clean(text) for text in clips.text(held_out=False).values())
     store.write_json("titles.json", dict(titles.most_common()))
     return {
         "sets": {name: _counts(written, name) for name in SETS},
-        "vocabulary": len(pieces),
+        "vocabulary": pieces,
         "left_out": {
             "clipart": clips.left_out,
             "clipart_repeats_capped": plans.capped,

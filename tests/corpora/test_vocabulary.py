@@ -1,28 +1,34 @@
-import subprocess
-import sys
+import numpy as np
+import pytest
 
-from capfilt.corpora.vocabulary import SPECIAL, learn
+from capfilt.corpora.vocabulary import SPECIAL, needed, read_encoder
+from capfilt.errors import SourceError
 
-TEXTS = ["a red apple", "Red Apples!", "an apple tree", "the flag of Chad", "the flag of Norway"] * 3
+PIECES = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"a!é", "##a", "##s", "apple", "red", "pear"]
 
 
-def test_special_pieces_come_first_and_padding_is_zero():
-    pieces = learn(TEXTS)
-    assert tuple(pieces[:5]) == SPECIAL
-    assert len(set(pieces)) == len(pieces)
-    assert {"apple", "flag", "red"} <= set(pieces)
-    assert all(piece == piece.lower() for piece in pieces[5:])
+def test_what_the_texts_need_is_kept_in_the_encoders_order():
+    kept = needed(PIECES, ["Red Apples!", "an apple"])
+    assert kept == [*SPECIAL, "a", "!", "##a", "##s", "apple", "red"]
 
 
 def test_the_order_of_the_texts_does_not_matter():
-    assert learn(TEXTS) == learn(reversed(TEXTS))
+    texts = ["a red apple", "pear", "Red Apples!"]
+    assert needed(PIECES, texts) == needed(PIECES, reversed(texts))
 
 
-def test_size_is_a_bound():
-    assert len(learn(TEXTS, size=40)) <= 40
+def test_a_vocabulary_without_special_pieces_is_refused():
+    with pytest.raises(SourceError, match=r"\[MASK\]"):
+        needed([piece for piece in PIECES if piece != "[MASK]"], ["a"])
 
 
-def test_another_process_learns_the_same():
-    code = f"from capfilt.corpora.vocabulary import learn; print(learn({TEXTS!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(learn(TEXTS))
+def test_pieces_and_their_vectors_are_read(encoder_wheel):
+    pieces, vectors = read_encoder(encoder_wheel(PIECES, 8))
+    assert pieces == PIECES
+    assert vectors.shape == (len(PIECES), 8)
+    assert vectors.dtype == np.float32
+
+
+def test_vectors_for_other_pieces_are_refused(encoder_wheel):
+    with pytest.raises(SourceError, match="14 word pieces"):
+        read_encoder(encoder_wheel(PIECES, 8, rows=3))

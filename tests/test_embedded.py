@@ -1,0 +1,44 @@
+"""The embedded model starts from the words of a BERT encoder."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from capfilt import embedded
+from capfilt.catalog import model_folder
+from capfilt.errors import ModelError
+from capfilt.med.model import INIT_STD, MED
+
+
+@pytest.fixture
+def architecture(tmp_path):
+    folder = tmp_path / "architecture"
+    folder.mkdir()
+    shutil.copy(model_folder("med-mini") / "captioner" / "vocab.txt", tmp_path / "vocab.txt")
+    embedded.fit_vocabulary(tmp_path / "vocab.txt", folder)
+    return folder
+
+
+def test_near_words_of_the_encoder_are_near_words_of_the_model(tmp_path, architecture):
+    pieces = len(MED.new(architecture).tokenizer.vocab)
+    # Words that differ along few directions, as real ones do: the main components then keep who is near whom.
+    generator = torch.Generator().manual_seed(1)
+    words = torch.randn(pieces, 24, generator=generator) @ torch.randn(24, 384, generator=generator) + 5.0
+    save_file({"words": words}, tmp_path / "words.safetensors")
+    embedded.start_from_words(tmp_path / "words.safetensors", architecture, tmp_path / "start")
+    started = MED.load(tmp_path / "start").text.embedding("encode").word.weight.detach()
+    assert not started[0].any()
+    assert float(started[1:pieces].std()) == pytest.approx(INIT_STD, rel=0.05)
+    centred = words - words.mean(0)
+    theirs = torch.nn.functional.cosine_similarity(centred[5], centred[6:100])
+    ours = torch.nn.functional.cosine_similarity(started[5], started[6:100])
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+
+
+def test_vectors_of_another_vocabulary_are_refused(tmp_path, architecture):
+    save_file({"words": torch.zeros(7, 384)}, tmp_path / "words.safetensors")
+    with pytest.raises(ModelError, match=r"for \d+ word pieces"):
+        embedded.start_from_words(tmp_path / "words.safetensors", architecture, tmp_path / "start")
+    assert not (tmp_path / "start").exists()
