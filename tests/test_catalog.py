@@ -75,3 +75,28 @@ def test_an_unknown_recipe_is_an_error_with_the_nearest_name():
 def test_a_recipe_name_does_not_reach_other_files():
     with pytest.raises(RecipeError):
         catalog.recipe_file("../pyproject")
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "text"),
+    [
+        ("base-224", 86e6, 166e6),
+        ("base-384", 86e6, 166e6),
+        ("large-224", 304e6, 170e6),
+        ("large-384", 304e6, 170e6),
+    ],
+)
+def test_the_papers_sizes_are_in_the_catalogue_and_can_be_built(name, image, text):
+    """ViT-B has 86M and ViT-L 304M parameters; both with BERT-base make 252M with ViT-B (paper, Table 3)."""
+    import torch
+
+    from capfilt.med.config import MEDConfig
+    from capfilt.med.model import MED
+    from capfilt.med.tokenizer import MEDTokenizer
+
+    folder = catalog.model_folder(f"blip/{name}")
+    with torch.device("meta"):
+        med = MED(MEDConfig.load(folder), MEDTokenizer.load(folder))
+    counts = [sum(p.numel() for p in part.parameters()) for part in (med.vision, med.text)]
+    assert counts == [pytest.approx(image, rel=0.01), pytest.approx(text, rel=0.01)]
+    assert (med.tokenizer.dec, med.tokenizer.enc, med.tokenizer.sep) == (30522, 30523, 102)

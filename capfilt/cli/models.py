@@ -47,11 +47,11 @@ def show(model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of t
     from capfilt import catalog
     from capfilt.med.config import MEDConfig
     from capfilt.med.model import MED
-    from capfilt.med.tokenizer import MEDTokenizer
+    from capfilt.med.tokenizer import MEDTokenizer, vocabulary
 
     folder = catalog.model_folder(model)
     config = MEDConfig.load(folder)
-    if (folder / "vocab.txt").is_file():
+    if vocabulary(folder).is_file():
         med = MED.load(folder) if _weights_file(folder) else _empty(config, MEDTokenizer.load(folder), torch)
     else:
         med = None

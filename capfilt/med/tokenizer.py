@@ -40,6 +40,12 @@ class Tokens:
         return Tokens(ids, self.mask)
 
 
+def vocabulary(folder: Path) -> Path:
+    """The file of a model's vocabulary: its own, else that of the folder above, if there is one."""
+    own, family = folder / "vocab.txt", folder.resolve().parent / "vocab.txt"
+    return family if family.is_file() and not own.exists() else own
+
+
 class MEDTokenizer:
     """Text to ids and back.
 
@@ -69,13 +75,13 @@ class MEDTokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> MEDTokenizer:
-        """Read ``folder/vocab.txt``, one word piece a line.
+        """Read ``folder/vocab.txt``, one word piece a line; sizes of one family may share the file a folder above.
 
         Raises:
             ModelError: the file is missing or is no vocabulary.
         """
         try:
-            lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+            lines = vocabulary(folder).read_text(encoding="utf-8").split("\n")
         except OSError as error:
             raise ModelError(
                 "no vocab.txt there", where=str(folder), mend="Put the model's vocab.txt there."
