@@ -26,7 +26,7 @@ from capfilt.inputs import expand
 from capfilt.med.captioner import MEDCaptioner
 from capfilt.med.config import Holds, MEDConfig
 from capfilt.med.filter import MEDFilter
-from capfilt.med.model import INIT_STD, MED
+from capfilt.med.model import BACKBONE, INIT_STD, MED, check_fit
 from capfilt.med.text import DIRECTIONS
 from capfilt.recipe import load_config
 from capfilt.report.sheet import SheetItem, contact_sheet
@@ -63,7 +63,7 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
     architecture = work / "architecture"
     architecture.mkdir(parents=True, exist_ok=True)
     fit_vocabulary(corpora / "vocab.txt", architecture)
-    start_from_words(corpora / "words.safetensors", architecture, work / "start" / "model")
+    start(corpora, architecture, work / "start" / "model")
     human, web = expand(str(corpora / "human-train-*.tar")), expand(str(corpora / "web-train-*.tar"))
     for task, init, shards in (
         ("pretrain", "start", [*human, *web]),
@@ -72,9 +72,9 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
         ("filter", "human", human),
     ):
         config = load_config(TrainConfig, f"{NAME}/{task}", overrides)
-        start = str(work / init / "model")
+        begin = str(work / init / "model")
         data = replace(config.data, shards=tuple(shards))
-        train(replace(config, model=str(architecture), init=start, out=str(work / task), data=data), on_step)
+        train(replace(config, model=str(architecture), init=begin, out=str(work / task), data=data), on_step)
 
 
 def fit_vocabulary(vocab: Path, architecture: Path) -> None:
@@ -86,25 +86,35 @@ def fit_vocabulary(vocab: Path, architecture: Path) -> None:
     (architecture / "vocab.txt").write_text(text, encoding="utf-8")
 
 
-def start_from_words(words: Path, architecture: Path, target: Path) -> None:
-    """Write an untrained model whose word embeddings are the main components of a BERT encoder's.
+def start(corpora: Path, architecture: Path, target: Path) -> None:
+    """Write an untrained model whose words and whose image encoder's first part others have trained.
+
+    Word embeddings are the main components of a BERT encoder's; the EfficientNet of the image encoder, if it has one,
+    is that of ImageNet. BLIP starts from BERT and ImageNet too (paper, section 4.1).
 
     Args:
-        words: safetensors with ``words`` (W, D) float32, a row for each line of ``vocab.txt``, D at least the
-            model's width.
+        corpora: ``words.safetensors`` with ``words`` (W, D) float32, a row for each line of ``vocab.txt``, D at least
+            the model's width; ``backbone.safetensors`` by timm's names.
         architecture: ``model.yaml`` and ``vocab.txt``.
         target: the model folder.
 
     Raises:
-        ModelError: the vectors do not fit the architecture.
+        ModelError: the vectors or weights do not fit the architecture.
     """
     torch.manual_seed(0)
     model = MED.new(architecture)
-    vectors = load_file(words)["words"]
+    _take_words(model, corpora / "words.safetensors")
+    if model.config.vision.stem == "efficientnet_lite0":
+        _take_backbone(model, corpora / "backbone.safetensors")
+    model.save(target)
+
+
+def _take_words(model: MED, file: Path) -> None:
+    vectors = load_file(file)["words"]
     width, pieces = model.config.text.width, len(model.tokenizer.vocab)
     if vectors.shape[0] != pieces or vectors.shape[1] < width:
         raise ModelError(
-            f"vectors {tuple(vectors.shape)} for {pieces} word pieces and a width of {width}", where=str(words)
+            f"vectors {tuple(vectors.shape)} for {pieces} word pieces and a width of {width}", where=str(file)
         )
     centred = vectors - vectors.mean(0)
     axes = torch.linalg.svd(centred, full_matrices=False).Vh[:width]
@@ -114,7 +124,13 @@ def start_from_words(words: Path, architecture: Path, target: Path) -> None:
             word = model.text.embedding(direction).word
             word.weight[:pieces] = reduced * (INIT_STD / reduced.std())
             word.weight[word.padding_idx or 0] = 0.0
-    model.save(target)
+
+
+def _take_backbone(model: MED, file: Path) -> None:
+    backbone = model.get_submodule(BACKBONE)
+    weights = load_file(file)
+    check_fit(backbone, weights, where=str(file))
+    backbone.load_state_dict(weights)
 
 
 def make(corpora: Path, work: Path, target: Path, *, on_step: OnStep | None = None) -> None:

@@ -1,6 +1,7 @@
-"""The embedded model starts from the words of a BERT encoder."""
+"""The embedded model starts from the words of a BERT encoder and the eye of an ImageNet network."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from safetensors.torch import save_file
 from capfilt import embedded
 from capfilt.catalog import model_folder
 from capfilt.errors import ModelError
-from capfilt.med.model import INIT_STD, MED
+from capfilt.med.config import MEDConfig
+from capfilt.med.model import BACKBONE, INIT_STD, MED
 
 
 @pytest.fixture
@@ -18,6 +20,8 @@ def architecture(tmp_path):
     folder.mkdir()
     shutil.copy(model_folder("med-mini") / "captioner" / "vocab.txt", tmp_path / "vocab.txt")
     embedded.fit_vocabulary(tmp_path / "vocab.txt", folder)
+    config = MEDConfig.load(folder)
+    replace(config, vision=replace(config.vision, stem="efficientnet_lite0", image_size=64, patch_size=32)).save(folder)
     return folder
 
 
@@ -27,7 +31,8 @@ def test_near_words_of_the_encoder_are_near_words_of_the_model(tmp_path, archite
     generator = torch.Generator().manual_seed(1)
     words = torch.randn(pieces, 24, generator=generator) @ torch.randn(24, 384, generator=generator) + 5.0
     save_file({"words": words}, tmp_path / "words.safetensors")
-    embedded.start_from_words(tmp_path / "words.safetensors", architecture, tmp_path / "start")
+    save_file(MED.new(architecture).get_submodule(BACKBONE).state_dict(), tmp_path / "backbone.safetensors")
+    embedded.start(tmp_path, architecture, tmp_path / "start")
     started = MED.load(tmp_path / "start").text.embedding("encode").word.weight.detach()
     assert not started[0].any()
     assert float(started[1:pieces].std()) == pytest.approx(INIT_STD, rel=0.05)
@@ -40,5 +45,23 @@ def test_near_words_of_the_encoder_are_near_words_of_the_model(tmp_path, archite
 def test_vectors_of_another_vocabulary_are_refused(tmp_path, architecture):
     save_file({"words": torch.zeros(7, 384)}, tmp_path / "words.safetensors")
     with pytest.raises(ModelError, match=r"for \d+ word pieces"):
-        embedded.start_from_words(tmp_path / "words.safetensors", architecture, tmp_path / "start")
+        embedded.start(tmp_path, architecture, tmp_path / "start")
     assert not (tmp_path / "start").exists()
+
+
+def test_the_image_encoder_starts_from_the_backbones_weights(tmp_path, architecture):
+    pieces = len(MED.new(architecture).tokenizer.vocab)
+    save_file({"words": torch.randn(pieces, 384)}, tmp_path / "words.safetensors")
+    torch.manual_seed(7)
+    backbone = {n: torch.randn_like(t) for n, t in MED.new(architecture).get_submodule(BACKBONE).state_dict().items()}
+    save_file(backbone, tmp_path / "backbone.safetensors")
+    embedded.start(tmp_path, architecture, tmp_path / "start")
+    started = MED.load(tmp_path / "start").get_submodule(BACKBONE).state_dict()
+    assert started.keys() == backbone.keys()
+    assert all(torch.equal(started[name], backbone[name]) for name in backbone)
+
+    save_file(
+        {name: t for name, t in backbone.items() if name != "conv_stem.weight"}, tmp_path / "backbone.safetensors"
+    )
+    with pytest.raises(ModelError, match=r"missing conv_stem\.weight"):
+        embedded.start(tmp_path, architecture, tmp_path / "other")

@@ -27,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import save
+from safetensors.torch import save as save_tensors
 
 from capfilt.captions import clean
 from capfilt.corpora import clipart, emoji
+from capfilt.corpora.backbone import BACKBONE, read_backbone
 from capfilt.corpora.drawing import Job, draw_all
 from capfilt.corpora.packages import Package, locked, obtain
 from capfilt.corpora.pictures import SIDE, Unfit
@@ -104,6 +106,7 @@ def build(
     store.write_json("splits.json", _splits(names, clips, plans.lent))
     jobs = _sources(archives, plans)
     report = _write(store, plans, jobs, processes)
+    store.write("backbone.safetensors", save_tensors(read_backbone(archives[BACKBONE])))
     told = {
         **_tell(store, plans, clips, report, _write_words(store, archives, names, report)),
         "packages": [asdict(package) for package in packages.values()],

@@ -13,8 +13,10 @@ from capfilt.errors import ModelError
 Sharing = Literal["all", "all_but_cross_attention", "all_but_self_attention", "none"]
 Holds = Literal["both", "captioner", "filter"]
 HOLDS: tuple[Holds, ...] = ("both", "captioner", "filter")
-Stem = Literal["patch", "conv"]
-STEMS: tuple[Stem, ...] = ("patch", "conv")
+Stem = Literal["patch", "conv", "efficientnet_lite0"]
+STEMS: tuple[Stem, ...] = ("patch", "conv", "efficientnet_lite0")
+LITE_PATCH = 32
+"""Pixels of the side of what an EfficientNet-Lite0 makes one place of."""
 Compat = Literal["none", "huggingface"]
 COMPAT: tuple[Compat, ...] = ("none", "huggingface")
 SHARING: tuple[Sharing, ...] = ("all", "all_but_cross_attention", "all_but_self_attention", "none")
@@ -38,7 +40,9 @@ class VisionConfig:
     """Stochastic depth in training, in [0, 1); 0.1 for ViT-L."""
     stem: Stem = "patch"
     """How pixels become patches: ``patch``, one linear map (ViT, BLIP), or ``conv``, 3x3 convolutions of stride 2
-    (Xiao et al. 2021), with which a small ViT learns far sooner from few pictures; ``patch_size`` a power of 2."""
+    (Xiao et al. 2021), with which a small ViT learns far sooner from few pictures; ``patch_size`` a power of 2. Or
+    ``efficientnet_lite0``, the whole of that network (Tan and Le 2019) without classifier, whose ImageNet weights are
+    given at the start: a hybrid ViT (Dosovitskiy et al. 2021, section 3.1); ``patch_size`` 32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,8 @@ class MEDConfig:
         _check(
             self.vision.stem == "patch" or patch & (patch - 1) == 0, "vision.patch_size", "a power of 2 for a conv stem"
         )
+        lite = self.vision.stem == "efficientnet_lite0"
+        _check(not lite or patch == LITE_PATCH, "vision.patch_size", f"{LITE_PATCH} for an EfficientNet-Lite0")
         _check(self.vision.width % self.vision.heads == 0, "vision.width", "a multiple of vision.heads")
         _check(self.text.width % self.text.heads == 0, "text.width", "a multiple of text.heads")
         _check(self.holds in HOLDS, "holds", f"one of {', '.join(HOLDS)}")

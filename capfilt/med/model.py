@@ -8,15 +8,18 @@ Knows no data, no optimiser and no decoding; see ``objectives``, ``tasks`` and `
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import timm
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from timm.layers.norm_act import freeze_batch_norm_2d
 from timm.layers.patch_embed import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -45,7 +48,7 @@ def image_encoder(config: VisionConfig) -> VisionTransformer:
         global_pool="",
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
         drop_path_rate=config.drop_path,
-        embed_layer=ConvStem if config.stem == "conv" else PatchEmbed,
+        embed_layer=STEMS[config.stem],
     )
 
 
@@ -71,6 +74,41 @@ class ConvStem(PatchEmbed):
             channels = wider
         stem = nn.Sequential(*layers, nn.Conv2d(channels, embed_dim, 1, bias=bias))
         self.proj = stem  # type: ignore[assignment]  # timm declares the one convolution
+
+
+class Backbone(nn.Module):
+    """timm's EfficientNet-Lite0 without classifier: (B, 3, H, W) to (B, 1280, H / 32, W / 32).
+
+    Its batch norms are frozen: they use the running means that its weights came with, in training too.
+    """
+
+    channels = 1280
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0, global_pool="")
+        self.net = freeze_batch_norm_2d(net)  # type: ignore[no-untyped-call]
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """Feature maps."""
+        out: Tensor = self.net.forward_features(pixels_BCHW)
+        return out
+
+
+class LiteStem(PatchEmbed):
+    """An EfficientNet-Lite0 in place of the patch projection; each place of its map is a patch."""
+
+    def __init__(self, *, embed_dim: int, bias: bool = True, **rest: Any) -> None:
+        super().__init__(embed_dim=embed_dim, bias=bias, **rest)
+        self.proj = nn.Sequential(  # type: ignore[assignment]  # timm declares the one convolution
+            OrderedDict(backbone=Backbone(), out=nn.Conv2d(Backbone.channels, embed_dim, 1, bias=bias))
+        )
+
+
+STEMS: dict[str, type[PatchEmbed]] = {"patch": PatchEmbed, "conv": ConvStem, "efficientnet_lite0": LiteStem}
+"""By ``vision.stem``."""
+BACKBONE = "vision.patch_embed.proj.backbone.net"
+"""Where the EfficientNet is in a MED."""
 
 
 class MED(nn.Module):

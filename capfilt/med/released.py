@@ -285,7 +285,7 @@ def original_weights(model: MED) -> dict[str, Tensor]:
     """
     if model.config.vision.stem != "patch":
         raise ModelError(
-            "BLIP's vision has no conv stem, so no code of others could read this model",
+            f"BLIP's vision has no {model.config.vision.stem} stem, so no code of others could read this model",
             where="vision.stem",
             mend="Export a model whose stem is patch.",
         )

@@ -63,6 +63,8 @@ class OptimConfig:
     """AdamW's decoupled weight decay, 0 or more."""
     clip: float = 0.0
     """Largest gradient norm; 0 does not clip (as the paper's code)."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the model that stay as they start, by the beginning of their parameters' names, such as ``vision.``."""
 
     def __post_init__(self) -> None:
         require_within("optim.lr", self.lr, 1e-9, 1.0)

@@ -116,11 +116,26 @@ def _check_size(total: int, config: TrainConfig) -> None:
         )
 
 
+def _freeze(model: MED, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        found = [p for name, p in model.named_parameters() if name.startswith(part)]
+        if not found:
+            known = sorted({f"{name.split('.')[0]}." for name, _ in model.named_parameters()})
+            raise TrainingError(
+                f"no parameter's name begins with {part!r}",
+                where="optim.freeze",
+                mend=f"Names begin with {', '.join(known)}",
+            )
+        for p in found:
+            p.requires_grad_(False)
+
+
 class _Run:
     def __init__(self, config: TrainConfig, task: nn.Module, device: torch.device, per_epoch: int, steps: int) -> None:
         self.config, self.task, self.device = config, task, device
         self.per_epoch, self.steps = per_epoch, steps
         self.model: MED = task.model  # type: ignore[assignment]  # every task has one; nn.Module cannot say so
+        _freeze(self.model, config.optim.freeze)
         trained = [p for p in task.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             trained, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=True

@@ -5,7 +5,10 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save
+
+from capfilt.corpora.backbone import BACKBONE
 
 
 @pytest.fixture
@@ -39,3 +42,14 @@ def encoder_wheel(tmp_path_factory):
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def backbone_wheel(tmp_path_factory):
+    """A wheel as the backbone's package, with one weight."""
+    data = io.BytesIO()
+    torch.save({"_conv_stem.weight": torch.ones(2)}, data)
+    path = tmp_path_factory.mktemp("wheel") / "backbone.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{BACKBONE}/models/efficientnet-lite0-57934424.pth", data.getvalue())
+    return path

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from safetensors.numpy import load_file
 
 from capfilt.corpora import emoji
+from capfilt.corpora.backbone import BACKBONE
 from capfilt.corpora.build import HELD_OUT, SETS, TRAINED, build, read_splits
 from capfilt.corpora.packages import Package
 from capfilt.corpora.vocabulary import ENCODER, SPECIAL
@@ -60,7 +61,7 @@ def png(i):
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory, encoder_wheel):
+def packages(tmp_path_factory, encoder_wheel, backbone_wheel):
     tmp = tmp_path_factory.mktemp("packages")
 
     def npm(name, files):
@@ -92,6 +93,7 @@ def packages(tmp_path_factory, encoder_wheel):
     paths["openclipart-png"] = debian(tmp, "openclipart-png", pictures)
     wheel = encoder_wheel([*SPECIAL, *"abcdefghijklmnopqrstuvwxyz0123456789", "animal", "furry", "tiger", "horses"], 8)
     paths[ENCODER] = Path(shutil.copy(wheel, tmp))
+    paths[BACKBONE] = Path(shutil.copy(backbone_wheel, tmp))
     return tmp, {name: locked_package(path, name) for name, path in paths.items()}
 
 
@@ -193,6 +195,7 @@ def test_the_vocabulary_holds_the_words_and_their_vectors(built):
     assert {"animal", "furry", "tiger"} <= set(pieces)
     assert "horses" not in pieces
     assert load_file(dest / "words.safetensors")["words"].shape == (len(pieces), 8)
+    assert load_file(dest / "backbone.safetensors")["conv_stem.weight"].tolist() == [1, 1]
 
 
 def test_held_out_drawings_are_of_many_styles(built):

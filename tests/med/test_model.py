@@ -11,7 +11,7 @@ from torch import nn
 
 from capfilt.errors import ModelError
 from capfilt.med.config import MEDConfig
-from capfilt.med.model import MED
+from capfilt.med.model import BACKBONE, MED
 from capfilt.med.released import export_huggingface, export_original
 from capfilt.med.tokenizer import MEDTokenizer
 
@@ -60,3 +60,37 @@ def test_a_conv_stem_is_not_exported_as_a_blip(tiny_architecture: Path, tmp_path
     with pytest.raises(ModelError, match="conv stem"):
         export_huggingface(model, tmp_path / "y", holds="filter")
     assert not list(tmp_path.iterdir())
+
+
+def lite(architecture: Path) -> MED:
+    config = MEDConfig.load(architecture)
+    vision = replace(config.vision, stem="efficientnet_lite0", image_size=64, patch_size=32)
+    torch.manual_seed(0)
+    return MED(replace(config, vision=vision), MEDTokenizer.load(architecture)).eval()
+
+
+def test_an_efficientnet_stem_gives_a_token_for_each_place_of_its_map(tiny_architecture: Path, tmp_path: Path) -> None:
+    model = lite(tiny_architecture)
+    pixels = torch.randn(2, 3, 64, 64)
+    image = model.encode_image(pixels)
+    assert image.shape == (2, 1 + 4, 64)
+    model.save(tmp_path)
+    again = MED.load(tmp_path)
+    assert torch.equal(again.encode_image(pixels), image)
+    assert torch.equal(model.only("filter").encode_image(pixels), image)
+
+
+def test_an_efficientnet_stem_sees_each_picture_alone_and_forgets_no_mean_in_training(tiny_architecture: Path) -> None:
+    model = lite(tiny_architecture).train()
+    before = {name: t.clone() for name, t in model.get_submodule(BACKBONE).named_buffers()}
+    pixels = torch.randn(3, 3, 64, 64)
+    torch.testing.assert_close(model.encode_image(pixels)[:1], model.encode_image(pixels[:1]), atol=1e-4, rtol=1e-4)
+    after = dict(model.get_submodule(BACKBONE).named_buffers())
+    assert "bn1.running_mean" in before
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_an_efficientnet_stem_needs_patches_of_32(tiny_architecture: Path) -> None:
+    config = MEDConfig.load(tiny_architecture)
+    with pytest.raises(ModelError, match="32 for an EfficientNet-Lite0"):
+        replace(config, vision=replace(config.vision, stem="efficientnet_lite0", patch_size=16))

@@ -153,3 +153,20 @@ def test_the_schedule_warms_up_and_decays() -> None:
     cosine = OptimConfig(warmup_steps=0, decay="cosine")
     assert lr_at(0, cosine, steps_per_epoch=1, steps=10) == pytest.approx(3e-4)
     assert lr_at(10, cosine, steps_per_epoch=1, steps=10) == pytest.approx(1e-6)
+
+
+def test_frozen_parts_stay_as_they_start(tiny_architecture: Path, shape_shard: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    MED.new(tiny_architecture).save(tmp_path / "start")
+    optim = OptimConfig(lr=1e-3, warmup_steps=0, freeze=("vision.", "itm_head."))
+    run = config(tiny_architecture, shape_shard, tmp_path / "out", init=str(tmp_path / "start"), optim=optim)
+    before, after = weights(tmp_path / "start"), weights(train(run).folder)
+    frozen = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in before if name.startswith(("vision.", "itm_head."))} <= frozen
+    assert {"vision_proj.weight", "text_proj.weight"}.isdisjoint(frozen)
+
+
+def test_a_part_that_is_not_there_cannot_be_frozen(tiny_architecture: Path, shape_shard: Path, tmp_path: Path) -> None:
+    optim = OptimConfig(freeze=("visual.",))
+    with pytest.raises(TrainingError, match=r"'visual\.'.*optim\.freeze|optim\.freeze"):
+        train(config(tiny_architecture, shape_shard, tmp_path / "out", optim=optim))
