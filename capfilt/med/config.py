@@ -41,7 +41,7 @@ class VisionConfig:
     stem: Stem = "patch"
     """How pixels become patches: ``patch``, one linear map (ViT, BLIP), or ``conv``, 3x3 convolutions of stride 2
     (Xiao et al. 2021), with which a small ViT learns far sooner from few pictures; ``patch_size`` a power of 2. Or
-    ``efficientnet_lite0``, the whole of that network (Tan and Le 2019) without classifier, whose ImageNet weights are
+    ``efficientnet_lite0``, that network (Tan and Le 2019) up to its sixth stage, whose ImageNet weights are
     given at the start: a hybrid ViT (Dosovitskiy et al. 2021, section 3.1); ``patch_size`` 32."""
 
 

@@ -77,16 +77,18 @@ class ConvStem(PatchEmbed):
 
 
 class Backbone(nn.Module):
-    """timm's EfficientNet-Lite0 without classifier: (B, 3, H, W) to (B, 1280, H / 32, W / 32).
+    """The first six stages of timm's EfficientNet-Lite0: (B, 3, H, W) to (B, 192, H / 32, W / 32).
 
     Its batch norms are frozen: they use the running means that its weights came with, in training too.
     """
 
-    channels = 1280
+    channels = 192
+    stages = 6
 
     def __init__(self) -> None:
         super().__init__()
-        net = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0, global_pool="")
+        net: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0, global_pool="")
+        net.blocks, net.conv_head, net.bn2 = net.blocks[: self.stages], nn.Identity(), nn.Identity()
         self.net = freeze_batch_norm_2d(net)  # type: ignore[no-untyped-call]
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
