@@ -222,9 +222,9 @@ def _digest(folder: Path) -> str:
     for file in weights:
         _check_weights(file)
     # Of a folder that transformers saved, whatever lies in it may decide: templates, merges, generation settings.
-    files = [folder / MODEL_FILE, folder / "vocab.txt"] if med else sorted(f for f in folder.iterdir() if f.is_file())
+    files = [folder / MODEL_FILE, folder / "vocab.txt", *weights] if med else sorted(folder.iterdir())
     digest = hashlib.sha256()
-    for file in [*files, *weights] if med else files:
+    for file in files:
         if file.is_file():
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())

@@ -10,6 +10,7 @@
     DEST/heldout-clipart-*.tar          held-out clip art
     DEST/vocab.txt                      word pieces: those of a BERT encoder that captions and CLDR's words need
     DEST/words.safetensors              the encoder's vectors of these pieces (pieces, 384) float32
+    DEST/backbone.safetensors           ImageNet weights for a model whose stem is an EfficientNet-Lite0
     DEST/titles.json                    how often each title of the training clip art stands, before the cap
     DEST/corpora.json                   counts, packages and licences; written last
 
