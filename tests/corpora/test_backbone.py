@@ -8,9 +8,11 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load, save
+from timm.layers.norm_act import BatchNormAct2d
 
 from capfilt.corpora.backbone import BACKBONE, read_backbone, timm_name
 from capfilt.errors import SourceError
+from capfilt.med.model import Backbone
 
 FILE = f"{BACKBONE}/models/efficientnet-lite0-57934424.pth"
 STAGES = (1, 2, 2, 3, 3, 4, 1)
@@ -37,21 +39,34 @@ def wheel_of(folder, weights):
     return path
 
 
-def test_each_weight_gets_the_name_of_its_place_in_timm(tmp_path):
+def test_the_models_backbone_computes_what_timms_network_computes(tmp_path):
+    torch.manual_seed(0)
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    for norm in (m for m in network.modules() if isinstance(m, BatchNormAct2d)):
+        with torch.no_grad():
+            for values, low, high in ((norm.running_mean, -0.5, 0.5), (norm.running_var, 0.5, 2.0)):
+                values.uniform_(low, high)
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.uniform_(-0.5, 0.5)
     # The real file's convolutions are stored channels last.
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).to(memory_format=torch.channels_last)
-    theirs = network.state_dict()
+    theirs = network.to(memory_format=torch.channels_last).state_dict()
     names = package_names()
     assert len(names) == len(theirs)
     found = read_backbone(wheel_of(tmp_path, dict(zip(names, theirs.values(), strict=True))))
-    wanted = {
-        n: t
-        for n, t in theirs.items()
-        if not n.startswith(("classifier", "blocks.6.", "conv_head.", "bn2.")) and "num_batches" not in n
-    }
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-    assert load(save(found)).keys() == wanted.keys()
+    ours = Backbone().eval()
+    ours.net.load_state_dict(load(save(found)))
+    pixels = torch.randn(2, 3, 64, 64)
+    network.blocks = network.blocks[: Backbone.stages]
+    with torch.no_grad():
+        wanted = network.blocks(network.bn1(network.conv_stem(pixels)))
+        torch.testing.assert_close(ours(pixels), wanted, atol=1e-4, rtol=1e-4)
+    assert float(wanted.std()) > 0.1
+
+
+def test_a_convolution_without_its_norm_is_refused(tmp_path):
+    weights = {"_conv_stem.weight": torch.ones(2, 3, 3, 3), "_bn0.running_mean": torch.zeros(2)}
+    with pytest.raises(SourceError, match=r"lacks 'bn1\.running_var'"):
+        read_backbone(wheel_of(tmp_path, weights))
 
 
 @pytest.mark.parametrize(
