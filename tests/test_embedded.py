@@ -11,7 +11,7 @@ from capfilt import embedded
 from capfilt.catalog import model_folder
 from capfilt.errors import ModelError
 from capfilt.med.config import MEDConfig
-from capfilt.med.model import BACKBONE, INIT_STD, MED
+from capfilt.med.model import BACKBONE, MED
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_near_words_of_the_encoder_are_near_words_of_the_model(tmp_path, archite
     embedded.start(tmp_path, architecture, tmp_path / "start")
     started = MED.load(tmp_path / "start").text.embedding("encode").word.weight.detach()
     assert not started[0].any()
-    assert float(started[1:pieces].std()) == pytest.approx(INIT_STD, rel=0.05)
+    assert float(started[1:pieces].std()) == pytest.approx(embedded.WORD_STD, rel=0.05)
     centred = words - words.mean(0)
     theirs = torch.nn.functional.cosine_similarity(centred[5], centred[6:100])
     ours = torch.nn.functional.cosine_similarity(started[5], started[6:100])

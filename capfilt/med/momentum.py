@@ -60,14 +60,22 @@ class FeatureQueue(nn.Module):
         self.size = size
         self.register_buffer("image_QP", torch.zeros(size, width))
         self.register_buffer("text_QP", torch.zeros(size, width))
-        self.register_buffer("images_Q", torch.zeros(size, dtype=torch.int64))
-        self.register_buffer("texts_Q", torch.zeros(size, dtype=torch.int64))
+        # Ids are hashes, never negative 1 in practice: what is not of the data matches nothing.
+        self.register_buffer("images_Q", torch.full((size,), -1, dtype=torch.int64))
+        self.register_buffer("texts_Q", torch.full((size,), -1, dtype=torch.int64))
         self.register_buffer("state", torch.zeros(2, dtype=torch.int64))  # next place, places filled
 
     def features(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What is filled: image vectors, text vectors, image ids and text ids."""
         filled = int(self.state[1])
         return self.image_QP[:filled], self.text_QP[:filled], self.images_Q[:filled], self.texts_Q[:filled]
+
+    @torch.no_grad()
+    def fill_randomly(self) -> None:
+        """Fill every place with a random unit vector that belongs to nothing (the paper's code starts so)."""
+        for room in (self.image_QP, self.text_QP):
+            room.copy_(F.normalize(torch.randn_like(room), dim=-1))
+        self.state[1] = self.size
 
     @torch.no_grad()
     def push(self, image_BP: Tensor, text_BP: Tensor, images_B: Tensor, texts_B: Tensor) -> None:

@@ -45,9 +45,10 @@ class FilterFinetune(nn.Module):
     Args:
         model: the MED.
         queue_size: momentum features kept, 0 without a twin. momentum: of the twin; None does without one.
-        mask_same_image: whether two captions of one image match each other; false is the paper's
-            pretraining code to the letter, in which they are false negatives.
+        mask_same_image: whether two captions of one image match each other; in the paper's pretraining code they are
+            false negatives.
         mask_same_text: the same for two images with one and the same text.
+        random_queue: the queue starts full of random vectors, as in the paper's code, not empty.
         negative_floor: how evenly ITM's negatives are drawn, see :func:`objectives.hard_negatives`.
     """
 
@@ -57,14 +58,17 @@ class FilterFinetune(nn.Module):
         *,
         queue_size: int,
         momentum: float | None,
-        mask_same_image: bool,
-        mask_same_text: bool,
+        mask_same_image: bool = True,
+        mask_same_text: bool = True,
+        random_queue: bool = False,
         negative_floor: float = objectives.NEGATIVE_FLOOR,
     ) -> None:
         super().__init__()
         self.model = model
         self.twin = MomentumTwin(model) if momentum is not None else None
         self.queue = FeatureQueue(queue_size, model.config.embed_dim)
+        if random_queue:
+            self.queue.fill_randomly()
         self.momentum = momentum
         self.mask_same_image = mask_same_image
         self.mask_same_text = mask_same_text
@@ -80,11 +84,11 @@ class FilterFinetune(nn.Module):
         with torch.no_grad():
             self.model.temperature.clamp_(*TEMPERATURE)
         image_BNV = self.model.encode_image(batch.pixels)
-        itc, image_BB, text_BB = self._contrast(batch, image_BNV, alpha)
-        itm = self._match(batch, image_BNV, image_BB, text_BB)
-        return {"itc": itc, "itm": itm}, image_BNV
+        itc, image_BB, text_BB = self.contrast(batch, image_BNV, alpha)
+        images, texts = self.draw_negatives(batch, image_BB, text_BB)
+        return {"itc": itc, "itm": self.match(batch, image_BNV, images, texts)}, image_BNV
 
-    def _contrast(self, batch: Batch, image_BNV: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    def contrast(self, batch: Batch, image_BNV: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
         """ITC, and the similarities within the batch from which hard negatives are drawn."""
         model, size = self.model, batch.images.shape[0]
         image_BP, text_BP = model.embed_image(image_BNV), model.embed_text(batch.tokens)
@@ -125,11 +129,16 @@ class FilterFinetune(nn.Module):
             positive |= objectives.same(batch.texts, texts_M)
         return positive
 
-    def _match(self, batch: Batch, image_BNV: Tensor, image_BB: Tensor, text_BB: Tensor) -> Tensor:
-        """ITM over B true pairs and as many with a hard negative image, then text, as can be drawn."""
+    def draw_negatives(self, batch: Batch, image_BB: Tensor, text_BB: Tensor) -> tuple[Tensor, Tensor]:
+        """A hard negative image for each text and a hard negative text for each image: int64 (B,), -1 where there is
+        none."""
         positive_BB = self._positive(batch, batch.images, batch.texts)
         images = objectives.hard_negatives(text_BB, positive_BB, floor=self.negative_floor)
         texts = objectives.hard_negatives(image_BB, positive_BB, floor=self.negative_floor)
+        return images, texts
+
+    def match(self, batch: Batch, image_BNV: Tensor, images: Tensor, texts: Tensor) -> Tensor:
+        """ITM over B true pairs, the texts with their negative images, and the images with their negative texts."""
         rows = torch.arange(batch.images.shape[0], device=images.device)
         image_rows = torch.cat([rows, images[images >= 0], rows[texts >= 0]])
         text_rows = torch.cat([rows, rows[images >= 0], texts[texts >= 0]])
@@ -148,10 +157,13 @@ class Pretrain(FilterFinetune):
     def forward(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
         """Losses ``itc``, ``itm`` and ``lm``."""
         losses, image_BNV = self.contrast_and_match(batch, alpha)
+        return {**losses, "lm": self.language(batch, image_BNV)}
+
+    def language(self, batch: Batch, image_BNV: Tensor) -> Tensor:
+        """LM of each text given its image."""
         labels = objectives.lm_labels(batch.tokens.begin_with(self.model.tokenizer.dec).ids, batch.tokens.mask)
         logits = self.model.decode(image_BNV, batch.tokens)
-        losses["lm"] = objectives.lm(logits, labels, label_smoothing=self.label_smoothing)
-        return losses
+        return objectives.lm(logits, labels, label_smoothing=self.label_smoothing)
 
 
 class CaptionerFinetune(nn.Module):

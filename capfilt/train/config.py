@@ -91,10 +91,10 @@ class ObjectiveConfig:
     """Epochs over which alpha rises from 0."""
     label_smoothing: float = 0.1
     """Of LM, in [0, 1)."""
-    mask_same_image: bool = True
-    """Whether two captions of one image in a batch count as a match; false is the paper's code to the letter."""
-    mask_same_text: bool = True
-    """Whether pairs whose texts are the same word for word count as a match; false as in the paper's code."""
+    exact: Literal["blip"] | None = None
+    """``blip`` does as the paper's code does, to the letter: in pretraining two captions of one image, or one text of
+    two images, are negatives of each other, and in finetuning a filter one text of two images; the queue starts
+    full of random vectors. null masks such false negatives, and the queue starts empty."""
     negative_floor: float = 1e-4
     """Added to each probability by which ITM's negatives are drawn, 0 or more; the paper's code 1e-4, which draws
     the most similar. Near 1 / batch_size half are drawn evenly: easier, for short runs and small models."""

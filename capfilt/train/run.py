@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,24 +83,19 @@ def train(config: TrainConfig, on_step: OnStep | None = None) -> TrainResult:
 def task_of(config: TrainConfig, model: MED) -> nn.Module:
     """The task that the settings name."""
     o = config.objective
-    contrast = {
-        "queue_size": o.queue_size,
-        "momentum": o.momentum,
-        "mask_same_image": o.mask_same_image,
-        "mask_same_text": o.mask_same_text,
-        "negative_floor": o.negative_floor,
-    }
     if config.task == "captioner":
         return CaptionerFinetune(model, label_smoothing=o.label_smoothing)
+    contrast: dict[str, Any] = {
+        "queue_size": o.queue_size,
+        "momentum": o.momentum,
+        # The paper's code masks the captions of one image when it finetunes for retrieval, and not before.
+        "mask_same_image": o.exact is None or config.task == "filter",
+        "mask_same_text": o.exact is None,
+        "random_queue": o.exact is not None,
+        "negative_floor": o.negative_floor,
+    }
     if config.task == "filter":
-        return FilterFinetune(
-            model,
-            queue_size=o.queue_size,
-            momentum=o.momentum,
-            mask_same_image=o.mask_same_image,
-            mask_same_text=o.mask_same_text,
-            negative_floor=o.negative_floor,
-        )
+        return FilterFinetune(model, **contrast)
     return Pretrain(model, label_smoothing=o.label_smoothing, **contrast)
 
 

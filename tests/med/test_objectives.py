@@ -13,7 +13,8 @@ from capfilt.med import objectives
 from capfilt.med.model import MED
 from capfilt.med.momentum import FeatureQueue, MomentumTwin
 from capfilt.med.tasks import Batch, CaptionerFinetune, FilterFinetune, Pretrain
-from capfilt.train.config import ObjectiveConfig
+from capfilt.train.config import ObjectiveConfig, TrainConfig
+from capfilt.train.run import task_of
 
 
 def test_alpha_rises_over_two_epochs_and_stays() -> None:
@@ -115,7 +116,7 @@ def test_the_twin_follows_by_its_momentum(tiny_architecture: Path) -> None:
 def test_pretraining_moves_every_weight_and_never_the_twin(tiny_architecture: Path) -> None:
     torch.manual_seed(0)
     model = MED.new(tiny_architecture)
-    task = Pretrain(model, queue_size=8, momentum=0.995, mask_same_image=True, mask_same_text=True, label_smoothing=0.1)
+    task = Pretrain(model, queue_size=8, momentum=0.995, label_smoothing=0.1)
     losses = task(batch(model, ["a red circle", "a blue square", "a black circle", "a green square"]), alpha=0.4)
     assert set(losses) == {"itc", "itm", "lm"}
     torch.stack(list(losses.values())).sum().backward()
@@ -124,22 +125,41 @@ def test_pretraining_moves_every_weight_and_never_the_twin(tiny_architecture: Pa
     assert all(p.grad is None for p in task.twin.parameters())
 
 
-def test_pairs_of_one_text_are_no_negatives_of_each_other(tiny_architecture: Path) -> None:
+def positives(model: MED, task: str, exact: str | None) -> torch.Tensor:
+    """Which of four pairs match which: the first two share an image, the last two a text."""
+    config = TrainConfig(task=task, objective=ObjectiveConfig(queue_size=4, exact=exact))
+    made = task_of(config, model)
+    pairs = batch(model, ["a red circle", "a circle", "a blue square", "a blue square"])
+    pairs.images[1] = pairs.images[0]
+    assert made.queue.features()[0].shape[0] == (4 if exact else 0)
+    return made._positive(pairs, pairs.images, pairs.texts)
+
+
+def test_one_image_or_one_text_makes_no_negatives_unless_the_papers_code_is_asked_for(tiny_architecture: Path) -> None:
     model = MED.new(tiny_architecture)
-    same = batch(model, ["a red circle"] * 4)
-    masked = Pretrain(model, queue_size=0, momentum=0.9, mask_same_image=True, mask_same_text=True, label_smoothing=0.1)
-    assert masked._positive(same, same.images, same.texts).all()
-    exact = Pretrain(
-        model, queue_size=0, momentum=0.9, mask_same_image=False, mask_same_text=False, label_smoothing=0.1
-    )
-    assert torch.equal(exact._positive(same, same.images, same.texts), torch.eye(4, dtype=torch.bool))
+    own, image, text = torch.eye(4, dtype=torch.bool), torch.zeros(4, 4), torch.zeros(4, 4)
+    image[0, 1] = image[1, 0] = text[2, 3] = text[3, 2] = 1
+    for task in ("pretrain", "filter"):
+        assert torch.equal(positives(model, task, None), own | image.bool() | text.bool())
+    assert torch.equal(positives(model, "pretrain", "blip"), own)
+    assert torch.equal(positives(model, "filter", "blip"), own | image.bool())
+
+
+def test_a_random_queue_is_full_of_unit_vectors_that_match_nothing() -> None:
+    queue = FeatureQueue(6, 8)
+    queue.fill_randomly()
+    image, text, images, texts = queue.features()
+    for vectors in (image, text):
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(6))
+    assert not torch.equal(image, text)
+    assert set(images.tolist()) == set(texts.tolist()) == {-1}
 
 
 def test_without_a_twin_itc_compares_the_batch_with_itself_and_both_sides_learn(tiny_architecture: Path) -> None:
     torch.manual_seed(0)
     model = MED.new(tiny_architecture).eval()
     pairs = batch(model, ["a red circle", "a blue square", "a black circle", "a green square"])
-    task = FilterFinetune(model, queue_size=0, momentum=None, mask_same_image=True, mask_same_text=True)
+    task = FilterFinetune(model, queue_size=0, momentum=None)
     assert not any(name.startswith("twin") for name in task.state_dict())
     loss = task(pairs, alpha=0.0)["itc"]
     image_BP, text_BP = model.embed_image(model.encode_image(pairs.pixels)), model.embed_text(pairs.tokens)
