@@ -144,7 +144,8 @@ class FilterFinetune(nn.Module):
         text_rows = torch.cat([rows, rows[images >= 0], texts[texts >= 0]])
         tokens = Tokens(batch.tokens.ids[text_rows], batch.tokens.mask[text_rows])
         matched = (torch.arange(image_rows.shape[0], device=rows.device) < rows.shape[0]).long()
-        return objectives.itm(self.model.match(image_BNV[image_rows], tokens), matched)
+        # Plain indexing adds gradients up in the order in which threads come: two runs would differ by rounding.
+        return objectives.itm(self.model.match(image_BNV.index_select(0, image_rows), tokens), matched)
 
 
 class Pretrain(FilterFinetune):
