@@ -46,8 +46,8 @@ HELD_OUT = {
 }
 """What is measured, and the shards of ``corpora`` that hold it."""
 WORD_STD = 0.08
-"""Of the word embeddings at the start. They stay frozen in pretraining and are tied to LM's output: with INIT_STD logits
-were too small to tell words apart, and LM stayed near 7 nats after 400 steps."""
+"""Of the word embeddings at the start. They stay frozen in pretraining and are tied to LM's output: with INIT_STD the
+logits were too small to tell words apart, and LM stayed near 7 nats after 400 steps."""
 SHOWN = 24
 """Pictures of each held-out set on the contact sheet."""
 
