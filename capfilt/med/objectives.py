@@ -37,7 +37,7 @@ def itc_targets(similarity_BM: Tensor, positive_BM: Tensor, alpha: float) -> Ten
         positive_BM: bool; at least one true in a row.
         alpha: in [0, 1].
     """
-    hard = positive_BM.float()
+    hard = positive_BM.to(similarity_BM.dtype)
     hard = hard / hard.sum(1, keepdim=True)
     return alpha * similarity_BM.softmax(1) + (1 - alpha) * hard
 
@@ -85,7 +85,7 @@ def itm(logits_R2: Tensor, matched_R: Tensor) -> Tensor:
     Args:
         logits_R2: (unmatched, matched) for every row. matched_R: int64, 1 where the pair is true.
     """
-    return F.cross_entropy(logits_R2.float(), matched_R)
+    return F.cross_entropy(_exact(logits_R2), matched_R)
 
 
 def lm_labels(ids_BL: Tensor, mask_BL: Tensor, *, prompt_tokens: int = 0) -> Tensor:
@@ -98,8 +98,13 @@ def lm_labels(ids_BL: Tensor, mask_BL: Tensor, *, prompt_tokens: int = 0) -> Ten
 def lm(logits_BLW: Tensor, labels_BL: Tensor, *, label_smoothing: float = 0.1) -> Tensor:
     """Language-modelling loss: each position predicts the next token; mean over the counted tokens."""
     return F.cross_entropy(
-        logits_BLW[:, :-1].flatten(0, 1).float(),
+        _exact(logits_BLW[:, :-1].flatten(0, 1)),
         labels_BL[:, 1:].flatten(),
         ignore_index=IGNORE,
         label_smoothing=label_smoothing,
     )
+
+
+def _exact(logits: Tensor) -> Tensor:
+    """float32 for what is less: sums over words or rows of a half-precision softmax would lose what they add up."""
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -6,7 +6,6 @@ them. Nothing is unpickled: ``.pth`` files are read with ``weights_only``. Knows
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertTokenizer, BlipConfig, BlipImageProcessor
 
@@ -23,6 +22,7 @@ from capfilt.med.config import Holds, MEDConfig, Sharing, TextConfig, VisionConf
 from capfilt.med.model import MED, check_fit
 from capfilt.med.names import DUPLICATES, OPTIONAL, from_huggingface, is_training_state, originals, to_huggingface
 from capfilt.med.tokenizer import MEDTokenizer
+from capfilt.med.weights import read_json, read_weights, weights_file
 
 Layout = Literal["original", "huggingface"]
 HEAD_WIDTH = 64
@@ -51,10 +51,10 @@ def read(path: Path) -> Released:
     Raises:
         ModelError: there is no such file, or it cannot be read without running code that it brings.
     """
-    file = _weights_file(path)
+    file = weights_file(path)
     told = file.parent / "config.json"
-    config = _json(told) if told.is_file() else {}
-    weights = _load(file)
+    config = read_json(told) if told.is_file() else {}
+    weights = read_weights(file)
     layout: Layout = "huggingface" if any(name.startswith("vision_model.") for name in weights) else "original"
     if layout == "huggingface":
         renamed = from_huggingface(weights)
@@ -63,47 +63,6 @@ def read(path: Path) -> Released:
     if not any(name.startswith("visual_encoder.") for name in weights):
         raise ModelError("no BLIP weights: it has no visual_encoder", where=str(file), mend="Name a file of BLIP.")
     return Released(weights, layout, config if layout == "huggingface" else {}, file)
-
-
-def _weights_file(path: Path) -> Path:
-    if path.is_file():
-        return path
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (path / name).is_file():
-            return path / name
-    raise ModelError(
-        "no weights there",
-        where=str(path),
-        mend="Name a .pth or .safetensors file, or a folder with model.safetensors or pytorch_model.bin.",
-    )
-
-
-def _load(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a damaged file may fail anywhere inside torch's reader
-        first = str(error).strip().splitlines()
-        raise ModelError(
-            f"cannot be read as weights alone: {first[0] if first else type(error).__name__}",
-            where=str(file),
-            mend="Copy the file again, whole; one that brings code with it is refused.",
-        ) from error
-    found = found.get("model", found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ModelError("holds something else than named weights", where=str(file), mend="Name a file of BLIP.")
-    return found
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"not JSON: {error}", where=str(file), mend="Copy the file again.") from error
-    if not isinstance(data, dict):
-        raise ModelError("not a table of fields", where=str(file), mend="Copy the file again.")
-    return data
 
 
 def architecture(released: Released, *, prompt: str = "a picture of ") -> MEDConfig:

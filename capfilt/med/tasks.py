@@ -1,7 +1,9 @@
 """A task joins the model and its losses: pretraining, and the finetuning of captioner and filter.
 
 Shapes: B pairs, N image tokens, V vision width, L tokens. A task takes a batch and gives named losses
-whose plain sum is minimised. Knows no optimiser, schedule or data.
+whose plain sum is minimised. Where a process group is initialised, B pairs are one rank's of M = W * B, keys and
+negatives come from all ranks, and the mean over ranks of a loss is that of one process with all M pairs, if gradients
+are averaged as DistributedDataParallel does. Knows no optimiser, schedule or data.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from capfilt.captions import clean
-from capfilt.med import objectives
+from capfilt.med import objectives, ranks
 from capfilt.med.model import MED, TEMPERATURE
 from capfilt.med.momentum import FeatureQueue, MomentumTwin
 from capfilt.med.tokenizer import Tokens
@@ -89,63 +91,83 @@ class FilterFinetune(nn.Module):
         return {"itc": itc, "itm": self.match(batch, image_BNV, images, texts)}, image_BNV
 
     def contrast(self, batch: Batch, image_BNV: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
-        """ITC, and the similarities within the batch from which hard negatives are drawn."""
-        model, size = self.model, batch.images.shape[0]
+        """ITC, and the similarities to the batch of all ranks (B, M) from which hard negatives are drawn."""
+        model = self.model
         image_BP, text_BP = model.embed_image(image_BNV), model.embed_text(batch.tokens)
+        images_M, texts_M = ranks.gathered(batch.images), ranks.gathered(batch.texts)
         if self.twin is None or self.momentum is None:
-            return self._contrast_within(batch, image_BP, text_BP)
+            return self._contrast_within(batch, image_BP, text_BP, images_M, texts_M)
         with torch.no_grad():
             # A twin's dropout would blur its targets the same way as the original's: it stays in the mode of the task.
             self.twin.follow(model, self.momentum)
             slow_image_BP, slow_text_BP = self.twin.embed(batch.pixels, batch.tokens)
+            new_image_MP, new_text_MP = ranks.gathered(slow_image_BP), ranks.gathered(slow_text_BP)
             queued_image, queued_text, queued_images, queued_texts = self.queue.features()
-            image_keys_MP = torch.cat([slow_image_BP, queued_image.to(slow_image_BP.dtype)])
-            text_keys_MP = torch.cat([slow_text_BP, queued_text.to(slow_text_BP.dtype)])
-            positive_BM = self._positive(
-                batch, torch.cat([batch.images, queued_images]), torch.cat([batch.texts, queued_texts])
+            image_keys_KP = torch.cat([new_image_MP, queued_image.to(new_image_MP.dtype)])
+            text_keys_KP = torch.cat([new_text_MP, queued_text.to(new_text_MP.dtype)])
+            positive_BK = self._positive(
+                batch, torch.cat([images_M, queued_images]), torch.cat([texts_M, queued_texts])
             )
             scale = 1 / model.temperature
-            image_targets = objectives.itc_targets(slow_image_BP @ text_keys_MP.T * scale, positive_BM, alpha)
-            text_targets = objectives.itc_targets(slow_text_BP @ image_keys_MP.T * scale, positive_BM, alpha)
-        image_BM = image_BP @ text_keys_MP.T / model.temperature
-        text_BM = text_BP @ image_keys_MP.T / model.temperature
-        loss = objectives.itc(image_BM, text_BM, image_targets, text_targets)
-        self.queue.push(slow_image_BP, slow_text_BP, batch.images, batch.texts)
-        return loss, image_BM[:, :size], text_BM[:, :size]
+            image_targets = objectives.itc_targets(slow_image_BP @ text_keys_KP.T * scale, positive_BK, alpha)
+            text_targets = objectives.itc_targets(slow_text_BP @ image_keys_KP.T * scale, positive_BK, alpha)
+        image_BK = image_BP @ text_keys_KP.T / model.temperature
+        text_BK = text_BP @ image_keys_KP.T / model.temperature
+        loss = objectives.itc(image_BK, text_BK, image_targets, text_targets)
+        self.queue.push(new_image_MP, new_text_MP, images_M, texts_M)
+        size = images_M.shape[0]
+        return loss, image_BK[:, :size], text_BK[:, :size]
 
-    def _contrast_within(self, batch: Batch, image_BP: Tensor, text_BP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _contrast_within(
+        self, batch: Batch, image_BP: Tensor, text_BP: Tensor, images_M: Tensor, texts_M: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """ITC against the batch's own features, through both of which gradients flow (CLIP's)."""
-        positive_BB = self._positive(batch, batch.images, batch.texts)
-        image_BB = image_BP @ text_BP.T / self.model.temperature
-        targets_BB = objectives.itc_targets(image_BB.detach(), positive_BB, 0.0)
-        return objectives.itc(image_BB, image_BB.T, targets_BB, targets_BB), image_BB, image_BB.T
+        positive_BM = self._positive(batch, images_M, texts_M)
+        image_BM = image_BP @ ranks.gathered_with_gradient(text_BP).T / self.model.temperature
+        text_BM = text_BP @ ranks.gathered_with_gradient(image_BP).T / self.model.temperature
+        targets_BM = objectives.itc_targets(image_BM.detach(), positive_BM, 0.0)
+        return objectives.itc(image_BM, text_BM, targets_BM, targets_BM), image_BM, text_BM
 
-    def _positive(self, batch: Batch, images_M: Tensor, texts_M: Tensor) -> Tensor:
-        """bool (B, M): which keys belong to which query; always its own."""
-        positive = torch.eye(batch.images.shape[0], images_M.shape[0], dtype=torch.bool, device=images_M.device)
+    def _positive(self, batch: Batch, images_K: Tensor, texts_K: Tensor) -> Tensor:
+        """bool (B, K): which keys belong to which query; always its own."""
+        size = batch.images.shape[0]
+        own = torch.arange(size, device=images_K.device) + ranks.first_row(size)
+        positive = own[:, None] == torch.arange(images_K.shape[0], device=images_K.device)
         if self.mask_same_image:
-            positive |= objectives.same(batch.images, images_M)
+            positive |= objectives.same(batch.images, images_K)
         if self.mask_same_text:
-            positive |= objectives.same(batch.texts, texts_M)
+            positive |= objectives.same(batch.texts, texts_K)
         return positive
 
-    def draw_negatives(self, batch: Batch, image_BB: Tensor, text_BB: Tensor) -> tuple[Tensor, Tensor]:
-        """A hard negative image for each text and a hard negative text for each image: int64 (B,), -1 where there is
-        none."""
-        positive_BB = self._positive(batch, batch.images, batch.texts)
-        images = objectives.hard_negatives(text_BB, positive_BB, floor=self.negative_floor)
-        texts = objectives.hard_negatives(image_BB, positive_BB, floor=self.negative_floor)
+    def draw_negatives(self, batch: Batch, image_BM: Tensor, text_BM: Tensor) -> tuple[Tensor, Tensor]:
+        """A hard negative image for each text and a hard negative text for each image, of all ranks: int64 (B,) in
+        [0, M), -1 where there is none."""
+        size, device = batch.images.shape[0], image_BM.device
+        positive_BM = self._positive(batch, ranks.gathered(batch.images), ranks.gathered(batch.texts))
+        # Every rank draws for all, with the same seed, and takes its own: so does one process with the whole batch.
+        positive_MM = ranks.gathered(positive_BM.to(torch.uint8)).bool()
+        generator = torch.Generator(device).manual_seed(ranks.same_seed(device))
+        mine = slice(ranks.first_row(size), ranks.first_row(size) + size)
+        images, texts = (
+            objectives.hard_negatives(
+                ranks.gathered(similarity), positive_MM, floor=self.negative_floor, generator=generator
+            )[mine]
+            for similarity in (text_BM, image_BM)
+        )
         return images, texts
 
     def match(self, batch: Batch, image_BNV: Tensor, images: Tensor, texts: Tensor) -> Tensor:
         """ITM over B true pairs, the texts with their negative images, and the images with their negative texts."""
-        rows = torch.arange(batch.images.shape[0], device=images.device)
-        image_rows = torch.cat([rows, images[images >= 0], rows[texts >= 0]])
-        text_rows = torch.cat([rows, rows[images >= 0], texts[texts >= 0]])
-        tokens = Tokens(batch.tokens.ids[text_rows], batch.tokens.mask[text_rows])
-        matched = (torch.arange(image_rows.shape[0], device=rows.device) < rows.shape[0]).long()
+        size = batch.images.shape[0]
+        own = torch.arange(size, device=images.device) + ranks.first_row(size)
+        image_rows = torch.cat([own, images[images >= 0], own[texts >= 0]])
+        text_rows = torch.cat([own, own[images >= 0], texts[texts >= 0]])
+        ids, mask = ranks.gathered_texts(batch.tokens.ids, batch.tokens.mask)
+        matched = (torch.arange(image_rows.shape[0], device=own.device) < size).long()
         # Plain indexing adds gradients up in the order in which threads come: two runs would differ by rounding.
-        return objectives.itm(self.model.match(image_BNV.index_select(0, image_rows), tokens), matched)
+        chosen = ranks.gathered_with_gradient(image_BNV).index_select(0, image_rows)
+        loss = objectives.itm(self.model.match(chosen, Tokens(ids[text_rows], mask[text_rows])), matched)
+        return loss * ranks.share(matched.shape[0], loss.device)
 
 
 class Pretrain(FilterFinetune):
@@ -163,8 +185,7 @@ class Pretrain(FilterFinetune):
     def language(self, batch: Batch, image_BNV: Tensor) -> Tensor:
         """LM of each text given its image."""
         labels = objectives.lm_labels(batch.tokens.begin_with(self.model.tokenizer.dec).ids, batch.tokens.mask)
-        logits = self.model.decode(image_BNV, batch.tokens)
-        return objectives.lm(logits, labels, label_smoothing=self.label_smoothing)
+        return _language(self.model, image_BNV, batch.tokens, labels, self.label_smoothing)
 
 
 class CaptionerFinetune(nn.Module):
@@ -184,5 +205,9 @@ class CaptionerFinetune(nn.Module):
         del alpha
         image_BNV = self.model.encode_image(batch.pixels)
         labels = objectives.lm_labels(batch.tokens.ids, batch.tokens.mask, prompt_tokens=self.prompt_tokens)
-        logits = self.model.decode(image_BNV, batch.tokens)
-        return {"lm": objectives.lm(logits, labels, label_smoothing=self.label_smoothing)}
+        return {"lm": _language(self.model, image_BNV, batch.tokens, labels, self.label_smoothing)}
+
+
+def _language(model: MED, image_BNV: Tensor, tokens: Tokens, labels_BL: Tensor, label_smoothing: float) -> Tensor:
+    loss = objectives.lm(model.decode(image_BNV, tokens), labels_BL, label_smoothing=label_smoothing)
+    return loss * ranks.share((labels_BL[:, 1:] != objectives.IGNORE).sum(), loss.device)

@@ -124,7 +124,11 @@ class TrainConfig:
     model: str = "med-mini"
     """A name of the catalogue or a folder: its ``model.yaml`` is the architecture, its ``vocab.txt`` the words."""
     init: str | None = None
-    """A name or folder whose weights are the start; null starts from random weights."""
+    """A name or folder whose weights are the start; null starts from random weights, or from the two encoders below."""
+    init_vision: str | None = None
+    """A ViT of timm that the image encoder starts from: a path, a hub id or a URL (paper, section 4.1: ImageNet's)."""
+    init_text: str | None = None
+    """A BERT with its ``vocab.txt`` that the text stack starts from: a folder or a hub id."""
     out: str = "runs/train"
     """Where the model, the checkpoints and the log go."""
     epochs: int = 20
@@ -155,5 +159,11 @@ class TrainConfig:
         require_within("batch_size", self.batch_size, 2, 10**6)
         require_within("checkpoint_every", self.checkpoint_every, 1, 10**9)
         require_within("log_every", self.log_every, 1, 10**9)
+        if self.init is not None and (self.init_vision is not None or self.init_text is not None):
+            raise RecipeError(
+                "a model that starts from whole weights takes none from single encoders",
+                where="init",
+                mend="Leave out init, or leave out init_vision and init_text.",
+            )
         if self.steps is not None:
             require_within("steps", self.steps, 1, 10**9)

@@ -21,6 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from capfilt.captions import clean
 from capfilt.catalog import model_folder
 from capfilt.errors import ModelError, TrainingError
+from capfilt.med.encoders import Begun, begin
+from capfilt.med.hub import obtain
 from capfilt.med.model import MED
 from capfilt.med.objectives import alpha_at
 from capfilt.med.tasks import CaptionerFinetune, FilterFinetune, Pretrain
@@ -52,10 +54,16 @@ class TrainResult:
 
 
 OnStep = Callable[[StepReport], None]
+OnStart = Callable[[list[Begun]], None]
 
 
-def train(config: TrainConfig, on_step: OnStep | None = None) -> TrainResult:
+def train(config: TrainConfig, on_step: OnStep | None = None, on_start: OnStart | None = None) -> TrainResult:
     """Train and write ``out/model`` (a model folder), ``out/checkpoints`` and ``out/log.csv``.
+
+    Args:
+        config: the settings.
+        on_step: is told of every ``log_every``-th step.
+        on_start: is told, before a run's first step, where each part of the model is from; not when a run goes on.
 
     Raises:
         SourceError: shards are missing. ModelError: the model is unknown, or lacks the task's part.
@@ -63,8 +71,9 @@ def train(config: TrainConfig, on_step: OnStep | None = None) -> TrainResult:
     """
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if config.device == "auto" and torch.cuda.is_available() else _plain(config.device))
-    architecture = model_folder(config.model)
-    model = MED.new(architecture) if config.init is None else MED.load(model_folder(config.init)).requires_grad_(True)
+    model, begun = _start(config)
+    if begun and on_start:
+        on_start(begun)
     if model.config.holds not in ("both", config.task):
         raise ModelError(
             f"the model holds a {model.config.holds} only",
@@ -78,6 +87,21 @@ def train(config: TrainConfig, on_step: OnStep | None = None) -> TrainResult:
     steps = config.steps or config.epochs * per_epoch
     run = _Run(config, task_of(config, model).to(device), device, per_epoch, steps)
     return run.go(pairs, on_step)
+
+
+def _start(config: TrainConfig) -> tuple[MED, list[Begun]]:
+    """The model before its first step, and where its parts are from; nothing where a checkpoint will replace them."""
+    goes_on = checkpoint.newest(Path(config.out) / "checkpoints") is not None
+    if config.init is not None:
+        folder = model_folder(config.init)
+        model = MED.load(folder).requires_grad_(True)
+        whole = Begun("the whole model", str(folder), sum(p.numel() for p in model.parameters()))
+        return model, [] if goes_on else [whole]
+    model = MED.new(model_folder(config.model))
+    if goes_on:
+        return model, []
+    vision, text = (None if source is None else obtain(source) for source in (config.init_vision, config.init_text))
+    return model, begin(model, vision=vision, text=text)
 
 
 def task_of(config: TrainConfig, model: MED) -> nn.Module:

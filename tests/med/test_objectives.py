@@ -76,6 +76,74 @@ def test_lm_predicts_the_next_token_and_counts_neither_pads_nor_prompt() -> None
     assert float(objectives.lm(logits, labels)) == pytest.approx(float(want), rel=1e-5)
 
 
+def cross_entropy(logits: list[torch.Tensor], target: list[float]) -> torch.Tensor:
+    """Written out: the sum of target times minus the log of the softmax, one number after the other."""
+    total = torch.stack([value.exp() for value in logits]).sum()
+    return torch.stack([-t * (value.exp() / total).log() for value, t in zip(logits, target, strict=True)]).sum()
+
+
+def gradients(loss: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, inputs))
+
+
+def test_the_gradients_are_those_of_plain_loops_in_float64() -> None:
+    """ITC of features over a learned temperature, with soft targets; ITM; and LM with smoothing, pads and a prompt."""
+    generator = torch.Generator().manual_seed(3)
+    made = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    image, text = made(3, 4).requires_grad_(), made(3, 4).requires_grad_()
+    temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    keys_of_text, keys_of_image = made(5, 4), made(5, 4)
+    positive = torch.eye(3, 5, dtype=torch.bool)
+    positive[0, 3] = True
+    soft_image, soft_text, alpha = made(3, 5), made(3, 5), 0.4
+    targets = [objectives.itc_targets(soft, positive, alpha) for soft in (soft_image, soft_text)]
+    got = objectives.itc(image @ keys_of_text.T / temperature, text @ keys_of_image.T / temperature, *targets)
+    assert got.dtype == torch.float64
+    terms = []
+    for rows, keys, soft in ((image, keys_of_text, soft_image), (text, keys_of_image, soft_text)):
+        for i in range(3):
+            logits = [sum(rows[i, p] * keys[k, p] for p in range(4)) / temperature for k in range(5)]
+            belongs = [k for k in range(5) if positive[i, k]]
+            mass = sum(math.exp(v) for v in soft[i].tolist())
+            target = [
+                alpha * math.exp(soft[i, k].item()) / mass + (1 - alpha) * (k in belongs) / len(belongs)
+                for k in range(5)
+            ]
+            terms.append(cross_entropy(logits, target))
+    want = torch.stack(terms).sum() / 6
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
+    inputs = (image, text, temperature)
+    torch.testing.assert_close(gradients(got, *inputs), gradients(want, *inputs), rtol=1e-10, atol=1e-12)
+
+    logits, matched = made(6, 2).requires_grad_(), [1, 1, 0, 0, 1, 0]
+    got = objectives.itm(logits, torch.tensor(matched))
+    want = torch.stack([cross_entropy(list(logits[i]), [1.0 - m, float(m)]) for i, m in enumerate(matched)]).sum() / 6
+    torch.testing.assert_close(gradients(got, logits), gradients(want, logits), rtol=1e-10, atol=1e-14)
+
+    ids = torch.tensor([[9, 5, 6, 7, 3, 0], [9, 5, 2, 3, 0, 0]])
+    logits = made(2, 6, 10).requires_grad_()
+    got = objectives.lm(logits, objectives.lm_labels(ids, ids != 0, prompt_tokens=2), label_smoothing=0.1)
+    counted = [(b, at) for b in range(2) for at in range(2, 6) if ids[b, at] != 0]
+    want = torch.stack(
+        [
+            cross_entropy(list(logits[b, at - 1]), [0.1 / 10 + 0.9 * (w == ids[b, at].item()) for w in range(10)])
+            for b, at in counted
+        ]
+    ).sum() / len(counted)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradients(got, logits), gradients(want, logits), rtol=1e-10, atol=1e-14)
+
+
+def test_the_temperature_stays_within_its_range(tiny_architecture: Path) -> None:
+    model = MED.new(tiny_architecture)
+    task = FilterFinetune(model, queue_size=4, momentum=0.9)
+    for far, near in ((3.0, 0.5), (-1.0, 0.001)):
+        with torch.no_grad():
+            model.temperature.fill_(far)
+        task(batch(model, ["a red circle", "a blue square"]), alpha=0.0)
+        assert model.temperature.item() == pytest.approx(near)
+
+
 def test_the_queue_takes_any_batch_and_keeps_the_newest() -> None:
     queue = FeatureQueue(5, 2)
     for start in (0, 3, 6):

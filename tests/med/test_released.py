@@ -12,13 +12,11 @@ from safetensors.torch import load_file, save_file
 from capfilt.errors import ModelError
 from capfilt.med.captioner import MEDCaptioner
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
-from capfilt.med.decoding import Limits, beam
 from capfilt.med.filter import MEDFilter
 from capfilt.med.model import MED
 from capfilt.med.names import is_training_state
 from capfilt.med.released import (
     architecture,
-    build,
     export_huggingface,
     export_original,
     import_model,
@@ -29,10 +27,11 @@ from capfilt.med.tokenizer import MEDTokenizer
 from capfilt.roles import Writing
 from capfilt.train.config import TrainConfig
 from capfilt.train.run import train
+from tests.med import parity
 
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-4
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "picture", "of", *(f"word{i}" for i in range(90))]
+WORDS = parity.SMALL.vocabulary()
 
 
 @pytest.fixture(scope="module")
@@ -42,121 +41,58 @@ def vocab(tmp_path_factory):
     return folder
 
 
-def blip_config(*, side=64, width=96, depth=3, heads=12):
-    return transformers.BlipConfig(
-        vision_config={
-            "image_size": side,
-            "patch_size": 16,
-            "hidden_size": width,
-            "intermediate_size": 4 * width,
-            "num_hidden_layers": depth,
-            "num_attention_heads": heads,
-            "layer_norm_eps": 1e-6,
-            "initializer_range": 0.05,
-        },
-        text_config={
-            "vocab_size": len(WORDS) + 2,
-            "hidden_size": width,
-            "encoder_hidden_size": width,
-            "intermediate_size": 4 * width,
-            "num_hidden_layers": depth,
-            "num_attention_heads": heads,
-            "max_position_embeddings": 64,
-            "bos_token_id": len(WORDS),
-            "eos_token_id": 3,
-            "sep_token_id": 3,
-            "pad_token_id": 0,
-            "initializer_range": 0.1,
-        },
-        image_text_hidden_size=32,
-    )
-
-
-def theirs(kind, folder, vocab):
-    torch.manual_seed(1)
-    model = getattr(transformers, kind)(blip_config()).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    model.save_pretrained(folder)
-    (folder / "vocab.txt").write_text((vocab / "vocab.txt").read_text())
-    return model
-
-
 @pytest.fixture(scope="module")
-def captioner(tmp_path_factory, vocab):
+def captioner(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hf") / "captioner"
-    model = theirs("BlipForConditionalGeneration", folder, vocab)
+    model = parity.theirs("BlipForConditionalGeneration", folder)
     return folder, model, import_model(folder, folder, folder.with_name("ours-captioner"))
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory, vocab):
+def judge(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hf") / "judge"
-    model = theirs("BlipForImageTextRetrieval", folder, vocab)
+    model = parity.theirs("BlipForImageTextRetrieval", folder)
     return folder, model, import_model(folder, folder, folder.with_name("ours-judge"))
 
 
 @pytest.fixture(scope="module")
 def pixels():
-    return torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
-
-
-def worst(a, b):
-    return float((a - b).abs().max())
+    return parity.pixels()
 
 
 def test_the_image_tokens_are_theirs(captioner, pixels):
-    _, hf, ours = captioner
-    with torch.no_grad():
-        assert worst(ours.encode_image(pixels), hf.vision_model(pixels).last_hidden_state) < TOLERANCE
+    assert parity.image_tokens(captioner[1], captioner[2], pixels) < TOLERANCE
 
 
 def test_the_captioners_logits_are_theirs(captioner, pixels):
-    _, hf, ours = captioner
-    tokens = ours.tokenizer(["word1 word2 word3", "word4", "a picture of word5 word6"], max_tokens=16)
-    marked = tokens.begin_with(ours.tokenizer.dec)
-    with torch.no_grad():
-        logits = ours.decode(ours.encode_image(pixels), tokens)
-        image = hf.vision_model(pixels).last_hidden_state
-        wanted = hf.text_decoder(
-            input_ids=marked.ids, attention_mask=marked.mask.long(), encoder_hidden_states=image, return_dict=True
-        ).logits
-    assert float(wanted.std()) > 0.1
-    assert worst(logits[tokens.mask], wanted[tokens.mask]) < TOLERANCE
+    difference, spread = parity.captioner_logits(captioner[1], captioner[2], pixels)
+    assert spread > 0.1
+    assert difference < TOLERANCE
 
 
 def test_captions_by_beam_search_are_theirs_token_for_token(captioner, pixels):
-    _, hf, ours = captioner
-    tokenizer = ours.tokenizer
-    prompt = [tokenizer.dec, *tokenizer.pieces("a picture of")]
-    # Theirs takes the prompt as a tokenizer gives it, with [SEP] at its end, and cuts that off.
-    given = torch.tensor([[*prompt, tokenizer.sep]]).repeat(3, 1)
-    with torch.no_grad():
-        wanted = hf.generate(pixels, input_ids=given, num_beams=3, max_length=16, min_length=5, do_sample=False)
-        limits = Limits(max_length=16, min_length=5, end=tokenizer.sep, forbidden=())
-        found = beam(ours.text, ours.encode_image(pixels), prompt, 3, 1, limits)
-    stop = (tokenizer.sep, tokenizer.pad)
-    for row, target in zip(found, wanted.tolist(), strict=True):
-        assert row[0] == [t for t in target[len(prompt) :] if t not in stop]
+    found, wanted = parity.beam_captions(captioner[1], captioner[2], pixels)
+    assert found == wanted
+    assert len({token for row in wanted for token in row}) > 3
 
 
-def test_itm_and_itc_are_theirs_as_they_compute_them_and_differ_with_enc(judge, pixels, tmp_path):
-    folder, hf, _ = judge
-    config = architecture(read(folder))
-    as_they_do = build(read(folder), MEDTokenizer.load(folder), dataclasses.replace(config, compat="huggingface"))
-    as_trained = build(read(folder), MEDTokenizer.load(folder), config)
-    tokens = as_trained.tokenizer(["word1 word2", "word3 word4 word5", "word7"], max_tokens=12)
-    with torch.no_grad():
-        out = hf(input_ids=tokens.ids, attention_mask=tokens.mask.long(), pixel_values=pixels, use_itm_head=True)
-        cosine = hf(input_ids=tokens.ids, attention_mask=tokens.mask.long(), pixel_values=pixels, use_itm_head=False)
-        image = as_trained.encode_image(pixels)
-        logits = as_they_do.match(image, tokens)
-        itc = as_trained.embed_image(image) @ as_trained.embed_text(tokens).T
-        with_enc = as_trained.match(image, tokens)
-    assert worst(logits, out.itm_score) < TOLERANCE
-    assert worst(itc, cosine.itm_score) < TOLERANCE
-    assert worst(with_enc, logits) > 10 * TOLERANCE
+def test_itm_and_itc_are_theirs_as_they_compute_them_and_differ_with_enc(judge, pixels):
+    found = parity.scores(judge[1], judge[0], pixels)
+    assert found["ITM logits"] < TOLERANCE
+    assert found["ITC similarities"] < TOLERANCE
+    assert found["ITM logits, [ENC] against [CLS]"] > 10 * TOLERANCE
+
+
+@pytest.mark.slow
+def test_all_of_it_holds_at_the_size_of_blip_base(tmp_path):
+    found = parity.compare(parity.BASE, tmp_path)
+    assert found["parameters"] > 220e6
+    assert found["spread of these logits"] > 0.1
+    for what in ("image tokens", "captioner's logits", "ITM logits", "ITC similarities"):
+        assert found[what] < TOLERANCE, what
+    assert found["captions by beam search, same"] == found["captions by beam search, all"] == 3
+    assert found["different tokens in them"] > 3
+    assert found["ITM logits, [ENC] against [CLS]"] > 10 * TOLERANCE
 
 
 def test_what_a_folder_holds_is_told_by_its_weights(captioner, judge):

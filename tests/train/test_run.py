@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from capfilt.errors import SourceError, TrainingError
+from capfilt.errors import ModelError, RecipeError, SourceError, TrainingError
 from capfilt.evaluate.captioning import wording, write
 from capfilt.evaluate.filtering import separation
 from capfilt.med.captioner import MEDCaptioner
+from capfilt.med.encoders import Begun
 from capfilt.med.filter import MEDFilter
 from capfilt.med.model import MED
+from capfilt.med.released import original_weights
 from capfilt.roles import Writing
 from capfilt.shards.read import samples
 from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, TrainConfig
@@ -170,3 +173,56 @@ def test_a_part_that_is_not_there_cannot_be_frozen(tiny_architecture: Path, shap
     optim = OptimConfig(freeze=("visual.",))
     with pytest.raises(TrainingError, match=r"'visual\.'.*optim\.freeze|optim\.freeze"):
         train(config(tiny_architecture, shape_shard, tmp_path / "out", optim=optim))
+
+
+def test_a_run_starts_from_encoders_that_others_trained_and_says_so(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    source = MED.new(tiny_architecture)
+    save_file(dict(source.vision.state_dict()), tmp_path / "vit.safetensors")
+    bert = {n.replace("text_encoder.", "bert."): t for n, t in original_weights(source).items() if "crossatt" not in n}
+    kept = {n: t.clone() for n, t in bert.items() if n.startswith("bert.") and not n.startswith("text_decoder.")}
+    for name in [n for n in kept if "word_embeddings" in n]:
+        kept[name] = kept[name][:-2]  # a BERT has neither [DEC] nor [ENC]
+    (tmp_path / "bert").mkdir()
+    save_file(kept, tmp_path / "bert" / "model.safetensors")
+    (tmp_path / "bert" / "vocab.txt").write_text((tiny_architecture / "vocab.txt").read_text())
+    begun: list[Begun] = []
+    settings = config(
+        tiny_architecture,
+        shape_shard,
+        tmp_path / "run",
+        steps=3,
+        init_vision=str(tmp_path / "vit.safetensors"),
+        init_text=str(tmp_path / "bert"),
+        optim=OptimConfig(lr=1e-9, warmup_lr=1e-9, min_lr=0.0, weight_decay=0.0),
+    )
+    result = train(settings, on_start=begun.extend)
+    after = weights(result.folder)
+    for name, tensor in source.state_dict().items():
+        given = name.startswith(("vision.", "text.layers.")) and ".cross_attention." not in name
+        from_bert = tensor if ".decode." not in name else source.state_dict()[name.replace(".decode.", ".encode.")]
+        if given:
+            torch.testing.assert_close(after[name], from_bert, rtol=0, atol=1e-6, msg=name)
+    parts = {row.part: row.source for row in begun if row.source != "random"}
+    assert parts["image encoder"] == str(tmp_path / "vit.safetensors")
+    assert parts["text self-attention"] == parts["text feed-forward"] == str(tmp_path / "bert")
+    assert {"text cross-attention", "ITM head", "LM head"} <= {row.part for row in begun if row.source == "random"}
+    # A run that goes on needs them no more, and does not claim to start from them.
+    (tmp_path / "vit.safetensors").unlink()
+    begun.clear()
+    assert train(replace(settings, steps=6), on_start=begun.extend).steps == 6
+    assert begun == []
+
+
+def test_whole_weights_and_those_of_encoders_do_not_go_together() -> None:
+    with pytest.raises(RecipeError, match="takes none from single encoders"):
+        TrainConfig(init="med-mini/captioner", init_text="bert-base-uncased")
+
+
+def test_encoders_that_are_nowhere_stop_the_run_before_anything_is_written(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="no such file or folder"):
+        train(config(tiny_architecture, shape_shard, tmp_path / "run", init_text="./nowhere/at all"))
+    assert not (tmp_path / "run").exists()
