@@ -17,7 +17,7 @@ class Writing:
     """How captions are written."""
 
     beams: int | None = None
-    """Beam search with so many hypotheses; None samples from the nucleus."""
+    """Beam search with so many hypotheses, greedy with 1; None samples from the nucleus."""
     top_p: float = 0.9
     """Nucleus: probability mass, in (0, 1]."""
     top_k: int = 0

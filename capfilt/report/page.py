@@ -141,7 +141,9 @@ def _sections(data: ReportData) -> Iterator[Section]:
 
 def _reference(decoding: str) -> tuple[float, str]:
     """The paper's noise ratio of synthetic captions, and how they were written there."""
-    return (PAPER_NOISE_BEAM, "beam search") if decoding == "beam" else (PAPER_NOISE_NUCLEUS, "nucleus sampling")
+    if decoding in ("beam", "greedy"):
+        return PAPER_NOISE_BEAM, "beam search"
+    return PAPER_NOISE_NUCLEUS, "nucleus sampling"
 
 
 def _yaml(value: dict[str, object]) -> str:

@@ -84,7 +84,7 @@ def device_of(device: str) -> str:
 def writing_of(config: CapFiltConfig) -> Writing:
     """The part of the settings that the captioner needs."""
     return Writing(
-        beams=config.num_beams if config.decoding == "beam" else None,
+        beams={"nucleus": None, "beam": config.num_beams, "greedy": 1}[config.decoding],
         top_p=config.top_p,
         top_k=config.top_k,
         repetition_penalty=config.repetition_penalty,

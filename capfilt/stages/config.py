@@ -18,8 +18,9 @@ class CapFiltConfig:
     """A name of the catalogue or a model folder; null scores nothing and keeps every caption."""
     prompt: str | None = None
     """Text that another captioner than a MED is given with each picture; a MED's stands in its ``model.yaml``."""
-    decoding: Literal["nucleus", "beam"] = "nucleus"
-    """How synthetic captions are written; the paper found nucleus sampling better."""
+    decoding: Literal["nucleus", "beam", "greedy"] = "nucleus"
+    """How synthetic captions are written; the paper found nucleus sampling better than beam search. ``greedy`` always
+    takes the likeliest token: beam search with one beam."""
     captions_per_image: int = 1
     """Synthetic captions an image, 1 or more; the paper writes 1."""
     top_p: float = 0.9
@@ -71,9 +72,11 @@ class CapFiltConfig:
                 where="capfilt.captioner",
                 mend="Name at least one of them.",
             )
-        if self.decoding == "beam" and self.captions_per_image > self.num_beams:
+        beams = {"nucleus": None, "beam": self.num_beams, "greedy": 1}[self.decoding]
+        if beams is not None and self.captions_per_image > beams:
+            name = "greedy decoding" if self.decoding == "greedy" else f"beam search with {beams} beams"
             raise RecipeError(
-                f"beam search with {self.num_beams} beams cannot give {self.captions_per_image} captions an image",
+                f"{name} cannot give {self.captions_per_image} captions an image",
                 where="capfilt.captions_per_image",
                 mend="Raise num_beams, lower captions_per_image, or take decoding: nucleus.",
             )

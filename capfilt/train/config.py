@@ -22,6 +22,8 @@ class DataConfig:
     """Whether captions that the filter rejected are left out."""
     min_itm: float = 0.0
     """Scored captions below this P(match) are left out, in [0, 1]; 0 leaves the verdict of the run."""
+    captions_per_image: int | None = None
+    """At most so many of an image's captions, the first of those that are wanted; null takes all."""
     min_scale: float = 0.2
     """Smallest share of the picture's area that a random crop takes, in (0, 1]; paper code 0.2, finetuning 0.5."""
     flip: bool = True
@@ -37,6 +39,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_within("data.min_itm", self.min_itm, 0.0, 1.0)
+        if self.captions_per_image is not None:
+            require_within("data.captions_per_image", self.captions_per_image, 1, 10**6)
         require_within("data.min_scale", self.min_scale, 0.01, 1.0)
         require_within("data.max_tokens", self.max_tokens, 4, 512)
         require_within("data.shuffle_buffer", self.shuffle_buffer, 1, 10**7)

@@ -11,7 +11,7 @@ import io
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -119,10 +119,9 @@ class Pairs:
     def read(self, urls: list[str]) -> Iterator[Pair]:
         """Pairs in the order of the shards."""
         for sample in samples(urls, on_bad=self._bad):
-            for caption in sample.captions:
-                text = clean(caption["text"])
-                if text and wanted(caption, self.config):
-                    yield Pair(sample.image, text)
+            texts = (clean(caption["text"]) for caption in sample.captions if wanted(caption, self.config))
+            for text in islice(filter(None, texts), self.config.captions_per_image):
+                yield Pair(sample.image, text)
 
     def shuffled(self, *, seed: int, worker: int, workers: int) -> Iterator[Pair]:
         """Every ``workers``-th pair, epoch after epoch without end, shards and a buffer shuffled anew each time."""

@@ -139,6 +139,22 @@ def test_beam_finds_the_best_caption_that_a_full_search_finds(model: MED) -> Non
     assert got == want
 
 
+@torch.no_grad()
+def test_one_beam_takes_the_likeliest_token_at_every_step(model: MED) -> None:
+    tokenizer, image = model.tokenizer, images(model, 5)
+    prompt = [tokenizer.dec, *tokenizer.pieces("a picture of")]
+    limits = Limits(max_length=12, min_length=7, end=tokenizer.sep, forbidden=(tokenizer.cls, tokenizer.pad))
+    got = beam(model.text, image, prompt, 1, 1, limits)
+    for place in range(5):
+        ids = list(prompt)
+        while len(ids) < limits.max_length:
+            logits = forbid(model.text.write(torch.tensor([ids]), image[place : place + 1])[0, -1:], limits, len(ids))
+            ids.append(int(logits.argmax()))
+            if ids[-1] == tokenizer.sep:
+                break
+        assert got[place][0] == [token for token in ids[len(prompt) :] if token != tokenizer.sep]
+
+
 def test_more_captions_than_one_are_different_and_best_first(model: MED) -> None:
     tokenizer = model.tokenizer
     limits = Limits(max_length=8, min_length=0, end=tokenizer.sep)

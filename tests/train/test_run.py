@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +21,13 @@ from capfilt.med.model import MED
 from capfilt.med.released import original_weights
 from capfilt.roles import Writing
 from capfilt.shards.read import samples
+from capfilt.shards.sample import Sample
+from capfilt.shards.tar import write_tar
 from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from capfilt.train.data import Pairs
 from capfilt.train.run import StepReport, train
 from capfilt.train.schedule import lr_at
+from tests.conftest import shape_picture
 
 
 def config(architecture: Path, shard: Path, out: Path, **changes: object) -> TrainConfig:
@@ -131,6 +136,20 @@ def test_nothing_to_train_on_is_said_before_anything_is_written(
     with pytest.raises(error, match=says):
         train(replace(run, data=replace(run.data, **data)))  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
+
+
+def test_the_first_captions_of_an_image_that_are_wanted_may_be_all_there_is(tmp_path: Path) -> None:
+    said = lambda text, origin: {"text": text, "origin": origin, "itm": None, "itc": None, "kept": True}  # noqa: E731
+    captions = [said("one", "web"), said("...", "human"), said("two", "human"), said("three", "human")]
+    with (tmp_path / "s-00000.tar").open("wb") as file:
+        write_tar(
+            file, [Sample(f"{i}", shape_picture("red", "circle", random.Random(i)), captions, {}) for i in range(2)]
+        )
+    both = DataConfig(shards=(str(tmp_path),), origins=("human",))
+    assert [pair.text for pair in Pairs(both).read(Pairs(both).urls)] == ["two", "three"] * 2
+    first = Pairs(replace(both, captions_per_image=1))
+    assert [pair.text for pair in first.read(first.urls)] == ["two", "two"]
+    assert len(first) == 2
 
 
 def test_fewer_pairs_than_a_batch_is_said_with_the_mend(
