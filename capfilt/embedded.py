@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from capfilt.catalog import model_folder
 from capfilt.errors import ModelError
 from capfilt.evaluate.captioning import wording, write
-from capfilt.evaluate.filtering import pictures, separation
+from capfilt.evaluate.filtering import separation
+from capfilt.evaluate.references import Referenced, decode, read
 from capfilt.inputs import expand
 from capfilt.med.captioner import MEDCaptioner
 from capfilt.med.config import Holds, MEDConfig
@@ -31,8 +32,6 @@ from capfilt.med.text import DIRECTIONS
 from capfilt.recipe import load_config
 from capfilt.report.sheet import SheetItem, contact_sheet
 from capfilt.roles import Filter, Writing
-from capfilt.shards.read import samples
-from capfilt.shards.sample import Sample
 from capfilt.train.config import TrainConfig
 from capfilt.train.run import OnStep, train
 
@@ -155,7 +154,7 @@ def measure(corpora: Path, captioner: Path, judge: Path, *, device: str = "cpu")
     scorer = MEDFilter.load(judge, device=device)
     figures: dict[str, Any] = {}
     for name, file in HELD_OUT.items():
-        held = list(samples(expand(str(corpora / file))))
+        held = list(read([str(corpora / file)]))
         figures[name] = {
             "filter": asdict(separation(scorer, held)),
             "captioner, nucleus": asdict(wording(write(writer, held), held)),
@@ -178,18 +177,18 @@ def sheet(corpora: Path, captioner: Path, judge: Path) -> str:
     beams = MEDCaptioner(writer.model, Writing(beams=3))
     items: list[SheetItem] = []
     for name, file in HELD_OUT.items():
-        held = list(samples(expand(str(corpora / file))))
+        held = list(read([str(corpora / file)]))
         drawn = random.Random(0).sample(held, min(SHOWN, len(held)))
         both = zip(drawn, write(writer, drawn), write(beams, drawn), strict=True)
-        items += [_item(name, sample, sampled, searched, scorer) for sample, sampled, searched in both]
+        items += [_item(name, shown, sampled, searched, scorer) for shown, sampled, searched in both]
     return contact_sheet(items, title=f"{NAME}: captions of pictures it never saw", columns=6)
 
 
-def _item(name: str, sample: Sample, sampled: str, searched: str, scorer: Filter) -> SheetItem:
-    texts = {"nucleus": sampled, "beam": searched, "theirs": sample.captions[0]["text"]}
-    scores = scorer.score(pictures([sample]), [list(texts.values())])[0]
+def _item(name: str, shown: Referenced, sampled: str, searched: str, scorer: Filter) -> SheetItem:
+    texts = {"nucleus": sampled, "beam": searched, "theirs": shown.texts[0]}
+    scores = scorer.score([decode(shown)], [list(texts.values())])[0]
     lines = [f"{who}: {text} ({score.itm:.2f})" for (who, text), score in zip(texts.items(), scores, strict=True)]
-    return SheetItem(image=sample.image, lines=[*lines, name], good=None)
+    return SheetItem(image=shown.image(), lines=[*lines, name], good=None)
 
 
 def write_results(figures: Mapping[str, Any], target: Path) -> None:

@@ -91,8 +91,13 @@ def show(result: TrainResult) -> None:
 
 
 def _show_start(begun: list[Begun]) -> None:
+    from capfilt.med.encoders import SCRATCH
+
+    if {row.source for row in begun} == {SCRATCH}:
+        typer.echo("start  all of the model from random weights", err=True)
+        return
     for row in begun:
-        typer.echo(f"start  {row.part}: {row.parameters:,} from {row.source}")
+        typer.echo(f"start  {row.part}: {row.parameters:,} from {row.source}", err=True)
 
 
 def _tell(progress: Meter, report: StepReport) -> None:

@@ -1,6 +1,6 @@
 """How right and how varied a captioner's texts are, by measures that need no other program.
 
-BLEU, CIDEr and their kin are not here. Knows models and samples; trains nothing.
+BLEU, CIDEr and their kin are in ``quality``. Knows models and references; trains nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from capfilt.captions import clean
-from capfilt.evaluate.filtering import pictures
+from capfilt.evaluate.references import Referenced, decode
 from capfilt.roles import Captioner
-from capfilt.shards.sample import Sample
 
 STOP = frozenset(
     "a an the of with and in on or to at by for from its it is as picture drawing icon symbol".split()  # noqa: SIM905
@@ -43,19 +42,19 @@ def words(text: str) -> set[str]:
     return set(clean(text).split()) - STOP
 
 
-def write(captioner: Captioner, samples: Sequence[Sample], *, batch_size: int = 64) -> list[str]:
+def write(captioner: Captioner, items: Sequence[Referenced], *, batch_size: int = 64) -> list[str]:
     """One caption a picture, seeded by its place."""
     texts: list[str] = []
-    for start in range(0, len(samples), batch_size):
-        part = samples[start : start + batch_size]
+    for start in range(0, len(items), batch_size):
+        part = items[start : start + batch_size]
         seeds = [[start + i] for i in range(len(part))]
-        texts += [row[0] for row in captioner.write(pictures(part), seeds)]
+        texts += [row[0] for row in captioner.write([decode(item) for item in part], seeds)]
     return texts
 
 
-def wording(texts: Sequence[str], samples: Sequence[Sample], *, seed: int = 0) -> Wording:
+def wording(texts: Sequence[str], items: Sequence[Referenced], *, seed: int = 0) -> Wording:
     """Compare captions with the pictures' own."""
-    own = [set[str]().union(*(words(c["text"]) for c in sample.captions)) for sample in samples]
+    own = [set[str]().union(*map(words, item.texts)) for item in items]
     dealt = list(texts)
     random.Random(seed).shuffle(dealt)
     frequent = Counter(texts)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from capfilt.captions import clean
 from capfilt.errors import DataError
+from capfilt.evaluate.references import Referenced, decode
 from capfilt.roles import Filter, Score
-from capfilt.shards.sample import Sample
 
 RULE = 0.5
 """The paper keeps what its ITM head calls matched."""
@@ -72,33 +70,72 @@ def shuffled(texts: Sequence[str], seed: int) -> list[str]:
     return [texts[i] for i in order]
 
 
-def separation(judge: Filter, samples: Sequence[Sample], *, seed: int = 0, batch_size: int = 64) -> Separation:
-    """Score each picture's first caption, and one of another picture, and compare."""
-    true = [sample.captions[0]["text"] for sample in samples]
+@dataclass(frozen=True, kw_only=True)
+class Operating:
+    """What a threshold does to as many true as false captions."""
+
+    threshold: float
+    """Of P(match), or of the cosine where the filter knows no P(match)."""
+    precision: float | None
+    """Share of what is kept that is true, in [0, 1]; None where nothing is kept."""
+    recall: float
+    """Share of the true that is kept."""
+    kept_false: float
+    """Share of the false that is kept."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Scores of pictures' own captions, and of captions of other pictures."""
+
+    true: list[Score]
+    false: list[Score]
+
+    def separation(self) -> Separation:
+        """How far apart they are."""
+        true_itm, false_itm = ([s.itm for s in side if s.itm is not None] for side in (self.true, self.false))
+        matching = bool(true_itm)
+        return Separation(
+            pairs=len(self.true),
+            auc_itm=auc(true_itm, false_itm) if matching else None,
+            auc_itc=auc([s.itc for s in self.true], [s.itc for s in self.false]),
+            kept_true=float(np.mean(np.array(true_itm) >= RULE)) if matching else None,
+            kept_false=float(np.mean(np.array(false_itm) >= RULE)) if matching else None,
+        )
+
+    def operating(self, thresholds: Sequence[float]) -> list[Operating]:
+        """What each threshold keeps: a score at it or above."""
+        true, false = (np.array([s.itc if s.itm is None else s.itm for s in side]) for side in (self.true, self.false))
+        rows = []
+        for threshold in thresholds:
+            right, wrong = int((true >= threshold).sum()), int((false >= threshold).sum())
+            rows.append(
+                Operating(
+                    threshold=threshold,
+                    precision=right / (right + wrong) if right + wrong else None,
+                    recall=right / len(true),
+                    kept_false=wrong / len(false),
+                )
+            )
+        return rows
+
+
+def judged(judge: Filter, items: Sequence[Referenced], *, seed: int = 0, batch_size: int = 64) -> Judged:
+    """Score each picture's first caption, and one of another picture.
+
+    Raises:
+        DataError: there is nothing to judge, or one text is too frequent to shuffle.
+    """
+    true = [item.texts[0] for item in items]
     false = shuffled(true, seed)
     scores: list[list[Score]] = []
-    for start in range(0, len(samples), batch_size):
+    for start in range(0, len(items), batch_size):
         part = slice(start, start + batch_size)
         texts = [list(pair) for pair in zip(true[part], false[part], strict=True)]
-        scores += judge.score(pictures(samples[part]), texts)
-    good, bad = [row[0] for row in scores], [row[1] for row in scores]
-    good_itm, bad_itm = ([s.itm for s in side if s.itm is not None] for side in (good, bad))
-    matching = bool(good_itm)
-    return Separation(
-        pairs=len(samples),
-        auc_itm=auc(good_itm, bad_itm) if matching else None,
-        auc_itc=auc([s.itc for s in good], [s.itc for s in bad]),
-        kept_true=float(np.mean(np.array(good_itm) >= RULE)) if matching else None,
-        kept_false=float(np.mean(np.array(bad_itm) >= RULE)) if matching else None,
-    )
+        scores += judge.score([decode(item) for item in items[part]], texts)
+    return Judged([row[0] for row in scores], [row[1] for row in scores])
 
 
-def pictures(samples: Sequence[Sample]) -> list[Image.Image]:
-    """The samples' pictures, decoded, RGB."""
-    return list(_decoded(samples))
-
-
-def _decoded(samples: Sequence[Sample]) -> Iterator[Image.Image]:
-    for sample in samples:
-        with Image.open(io.BytesIO(sample.image), formats=("JPEG", "PNG", "WEBP")) as image:
-            yield image.convert("RGB")
+def separation(judge: Filter, items: Sequence[Referenced], *, seed: int = 0, batch_size: int = 64) -> Separation:
+    """Score each picture's first caption, and one of another picture, and compare."""
+    return judged(judge, items, seed=seed, batch_size=batch_size).separation()

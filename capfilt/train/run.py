@@ -72,8 +72,6 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_start: OnStart 
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if config.device == "auto" and torch.cuda.is_available() else _plain(config.device))
     model, begun = _start(config)
-    if begun and on_start:
-        on_start(begun)
     if model.config.holds not in ("both", config.task):
         raise ModelError(
             f"the model holds a {model.config.holds} only",
@@ -83,6 +81,8 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_start: OnStart 
     pairs = Pairs(config.data)
     total = len(pairs)
     _check_size(total, config)
+    if begun and on_start:
+        on_start(begun)
     per_epoch = max(1, total // config.batch_size)
     steps = config.steps or config.epochs * per_epoch
     run = _Run(config, task_of(config, model).to(device), device, per_epoch, steps)

@@ -12,7 +12,18 @@ from capfilt.cli.main import call
 from capfilt.errors import CapfiltError, DestinationError
 
 SCRIPT = Path(sys.executable).with_name("capfilt")
-COMMANDS = ["bootstrap", "quickstart", "pretrain", "finetune", "report", "verify", "models", "recipes", "corpora"]
+COMMANDS = [
+    "bootstrap",
+    "quickstart",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "report",
+    "verify",
+    "models",
+    "recipes",
+    "corpora",
+]
 
 
 def test_without_a_command_it_shows_its_help(capfilt):
@@ -23,7 +34,7 @@ def test_without_a_command_it_shows_its_help(capfilt):
 
 
 def test_help_documents_the_exit_codes(capfilt):
-    for args in ([], ["bootstrap"], ["quickstart"], ["pretrain"], ["report"], ["verify"], ["models"]):
+    for args in ([], ["bootstrap"], ["quickstart"], ["pretrain"], ["evaluate"], ["report"], ["verify"], ["models"]):
         told = " ".join(capfilt(*args, "--help").out.split())
         assert all(meaning in told for meaning in ("0 done", "1 unexpected", "2 a mistake", "130 interrupted"))
 

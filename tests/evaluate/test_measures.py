@@ -10,8 +10,9 @@ from sklearn.metrics import roc_auc_score
 from capfilt.captions import clean
 from capfilt.errors import DataError
 from capfilt.evaluate.captioning import wording
-from capfilt.evaluate.filtering import auc, shuffled
-from capfilt.shards.sample import Sample
+from capfilt.evaluate.filtering import Judged, auc, shuffled
+from capfilt.evaluate.references import Referenced
+from capfilt.roles import Score
 
 NUMBERS = st.lists(st.integers(0, 9).map(float), min_size=1, max_size=30)
 
@@ -41,10 +42,21 @@ def test_shuffling_leaves_no_text_where_it_stood(texts: list[str], seed: int) ->
 
 def test_wording_counts_hits_variety_and_repeats() -> None:
     own = ["a red apple", "the green pear", "a car"]
-    held = [
-        Sample(str(i), b"", [{"text": t, "origin": "human", "itm": None, "itc": None, "kept": True}])
-        for i, t in enumerate(own)
-    ]
+    held = [Referenced(str(i), (text,)) for i, text in enumerate(own)]
     got = wording(["an apple", "a picture of the", "a apple"], held)
     assert (got.hit, got.distinct, got.most_repeated) == (pytest.approx(1 / 3), 1.0, pytest.approx(1 / 3))
     assert got.vocabulary == 6
+
+
+def test_a_threshold_keeps_what_is_at_it_or_above() -> None:
+    of = lambda *values: [Score(value, 0.0) for value in values]  # noqa: E731
+    rows = Judged(of(0.9, 0.5, 0.2), of(0.5, 0.1, 0.1)).operating([0.0, 0.5, 0.95])
+    assert [(r.precision, r.recall, r.kept_false) for r in rows] == [
+        (0.5, 1.0, 1.0),
+        (pytest.approx(2 / 3), pytest.approx(2 / 3), pytest.approx(1 / 3)),
+        (None, 0.0, 0.0),
+    ]
+    cosines = Judged([Score(None, 0.4), Score(None, -0.1)], [Score(None, 0.1), Score(None, -0.5)])
+    assert cosines.operating([0.0])[0].recall == 0.5
+    assert cosines.separation().auc_itm is None
+    assert cosines.separation().auc_itc == 0.75

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from capfilt.errors import ModelError, RecipeError, SourceError, TrainingError
 from capfilt.evaluate.captioning import wording, write
 from capfilt.evaluate.filtering import separation
+from capfilt.evaluate.references import read
 from capfilt.med.captioner import MEDCaptioner
 from capfilt.med.encoders import Begun
 from capfilt.med.filter import MEDFilter
 from capfilt.med.model import MED
 from capfilt.med.released import original_weights
 from capfilt.roles import Writing
-from capfilt.shards.read import samples
 from capfilt.shards.sample import Sample
 from capfilt.shards.tar import write_tar
 from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, TrainConfig
@@ -58,7 +58,7 @@ def test_the_three_runs_teach_colours_and_shapes(tiny_architecture: Path, shape_
     fil = config(tiny_architecture, shape_shard, tmp_path / "fil", task="filter", init=init, steps=80, batch_size=32)
     captioner = MEDCaptioner.load(train(cap).folder, Writing(max_length=12))
     judge = MEDFilter.load(train(fil).folder)
-    held = list(samples([str(shape_shard)]))[:128]
+    held = list(read([str(shape_shard)]))[:128]
     told = separation(judge, held)
     assert told.auc_itc > 0.8
     said = wording(write(captioner, held), held)

@@ -1,0 +1,153 @@
+"""``capfilt evaluate``: how good a model's captions, verdicts and rankings are.
+
+Knows how an evaluation is asked for and shown; the measures are ``capfilt.evaluate``'s.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from capfilt.cli.options import QuietOption
+from capfilt.cli.terminal import table
+
+
+class MeasureName(StrEnum):
+    """What can be measured."""
+
+    CAPTIONING = "captioning"
+    FILTERING = "filtering"
+    RETRIEVAL = "retrieval"
+
+
+class Decoding(StrEnum):
+    """How captions are written."""
+
+    BEAM = "beam"
+    NUCLEUS = "nucleus"
+    GREEDY = "greedy"
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of `capfilt models`, or a model folder.")],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DATA...", help="Shards, data sets, or .json annotations (COCO, Karpathy, NoCaps, BLIP)."
+        ),
+    ],
+    measure: Annotated[
+        list[MeasureName] | None, typer.Option("--measure", help="Only this; may be repeated. Default: what it can.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option("--images", metavar="DIR", help="Where file names in annotations start from.")
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Of Karpathy's files: test, val or train.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="So many pictures at most.")] = 5000,
+    decoding: Annotated[Decoding, typer.Option("--decoding", help="How captions are written.")] = Decoding.BEAM,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="What a captioner of others is asked.")] = None,
+    rerank: Annotated[int, typer.Option("--rerank", min=0, metavar="K", help="Candidates that ITM ranks again.")] = 256,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at once.")] = 64,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for JSON, captions and plot.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure a model on pictures with references.
+
+    Captioning: BLEU, ROUGE-L, CIDEr, with Java METEOR and SPICE, and diversity. Filtering: true against shuffled
+    captions. Retrieval: recall by ITC, and with the first candidates ranked again by ITM.
+    """
+    from capfilt.catalog import model_folder
+    from capfilt.evaluate.references import read
+    from capfilt.evaluate.run import Asked, evaluate, save
+    from capfilt.roles import Writing
+    from capfilt.stages.capfilt import device_of
+
+    folder = model_folder(model)
+    beams = {Decoding.BEAM: 3, Decoding.GREEDY: 1, Decoding.NUCLEUS: None}[decoding]
+    asked = Asked(
+        measures=tuple(m.value for m in measure) if measure else None,
+        writing=Writing(beams=beams),
+        prompt=prompt,
+        rerank=rerank,
+        batch_size=batch_size,
+        device=device_of(device),
+    )
+    items = list(islice(read(data, images=images, split=split), limit))
+    told = evaluate(folder, items, asked, on_measure=None if quiet else lambda m: typer.echo(f"{m} ...", err=True))
+    told = {"model": model, "data": list(data), **told}
+    if as_json:
+        typer.echo(json.dumps({name: value for name, value in told.items() if name != "captions"}, indent=1))
+    else:
+        show(told)
+    if out is not None:
+        for file in save(told, out):
+            typer.echo(f"wrote  {file}", err=as_json)
+
+
+def show(told: dict[str, Any]) -> None:
+    """The figures as small tables."""
+    typer.echo(f"{told['pictures']:,} pictures, {told['texts']:,} texts")
+    if "captioning" in told:
+        _show_captioning(told["captioning"])
+    if "filtering" in told:
+        _show_filtering(told["filtering"])
+    if "retrieval" in told:
+        _show_retrieval(told["retrieval"])
+
+
+def _show_captioning(part: dict[str, Any]) -> None:
+    rows = [[name, f"{100 * value:.1f}"] for name, value in part["scores"].items()]
+    if rows:
+        table(f"Captioning, {part['tokenizer']} tokenizer, times 100", ["metric", ""], rows)
+    for name, why in part["left_out"].items():
+        typer.echo(f"left out: {name} ({why})")
+    names = {"vocabulary": "different words", "unique": "different captions", "distinct_2": "different pairs of words"}
+    d = part["diversity"]
+    shown = [[names[name], f"{d[name]:,}" if name == "vocabulary" else f"{100 * d[name]:.1f}%"] for name in names]
+    table("Diversity", ["measure", ""], [*shown, ["words a caption", f"{d['words']:.1f}"]])
+
+
+def _show_filtering(part: dict[str, Any]) -> None:
+    table(
+        "Filtering: true against shuffled captions",
+        ["AUC", ""],
+        [
+            ["by ITM", _number(part["auc_itm"])],
+            ["by ITC", _number(part["auc_itc"])],
+        ],
+    )
+    rows = [
+        [f"{row['threshold']:.2f}", _percent(row["precision"]), _percent(row["recall"]), _percent(row["kept_false"])]
+        for row in part["thresholds"][::2]
+    ]
+    table("By threshold", ["threshold", "precision", "recall", "false kept"], rows)
+
+
+def _show_retrieval(part: dict[str, Any]) -> None:
+    rows = []
+    for name, key in (
+        ("texts, by ITC", "text_by_itc"),
+        ("pictures, by ITC", "image_by_itc"),
+        (f"texts, first {part['reranked']} by ITM", "text"),
+        (f"pictures, first {part['reranked']} by ITM", "image"),
+    ):
+        if part[key] is not None:
+            rows.append([name, *(f"{100 * part[key][at]:.1f}" for at in ("at_1", "at_5", "at_10"))])
+    table("Retrieval, recall in %", ["of", "R@1", "R@5", "R@10"], rows)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}%"

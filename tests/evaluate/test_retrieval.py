@@ -1,0 +1,106 @@
+"""Recall against plain sorting, ties by chance, and a model's ranking by ITC and ITM."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capfilt.errors import DataError, ModelError
+from capfilt.evaluate.references import Referenced, decode
+from capfilt.evaluate.retrieval import RANKS, recall, retrieve
+from capfilt.med.model import MED
+from capfilt.med.pixels import batch_of
+from tests.conftest import COLOURS, SHAPES, shape_picture
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_recall_is_that_of_sorted_lists(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(7, 23, generator=generator)
+    right = torch.rand(7, 23, generator=generator) < 0.1
+    right[torch.arange(7), torch.randint(23, (7,), generator=generator)] = True
+    found = recall(scores, right)
+    for rank, got in zip(RANKS, (found.at_1, found.at_5, found.at_10), strict=True):
+        order = scores.argsort(dim=1, descending=True)[:, :rank]
+        assert got == pytest.approx(float(right.gather(1, order).any(1).double().mean()))
+
+
+def test_equal_scores_count_as_if_shuffled() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(0, 3, (5, 12), generator=generator).float()
+    right = torch.zeros(5, 12, dtype=torch.bool)
+    right[torch.arange(5), torch.tensor([0, 3, 3, 7, 11])] = True
+    right[0, 5] = right[4, 1] = True
+    draw, hits, tries = random.Random(0), dict.fromkeys(RANKS, 0), 3000
+    for _ in range(tries):
+        for q in range(5):
+            order = sorted(range(12), key=lambda c: (-float(scores[q, c]), draw.random()))
+            for rank in RANKS:
+                hits[rank] += any(bool(right[q, c]) for c in order[:rank])
+    found = recall(scores, right)
+    for rank, got in zip(RANKS, (found.at_1, found.at_5, found.at_10), strict=True):
+        assert got == pytest.approx(hits[rank] / (5 * tries), abs=0.015)
+    one = recall(torch.zeros(4, 20), torch.eye(4, 20, dtype=torch.bool))
+    assert (one.at_1, one.at_5, one.at_10) == (pytest.approx(0.05), pytest.approx(0.25), pytest.approx(0.5))
+
+
+def shown(count: int) -> list[Referenced]:
+    draw = random.Random(0)
+    items = []
+    for i in range(count):
+        colour, shape = list(COLOURS)[i % 4], SHAPES[i // 4 % 2]
+        items.append(
+            Referenced(
+                str(i), (f"a {colour} {shape}", "...", f"{shape} {colour}"), data=shape_picture(colour, shape, draw)
+            )
+        )
+    return items
+
+
+@torch.inference_mode()
+def test_a_ranking_is_that_of_the_models_own_scores(tiny_architecture: Path) -> None:
+    """With every candidate reranked, recall is that of ITM's logits plus cosines, computed one pair at a time."""
+    torch.manual_seed(0)
+    model, items = MED.new(tiny_architecture).eval(), shown(8)
+    for p in model.text.parameters():  # larger weights give a random model opinions
+        p.mul_(4 if p.dim() > 1 else 1)
+    got = retrieve(model, items, rerank=100, batch_size=3)
+    assert (got.pictures, got.texts, got.reranked) == (8, 16, 16)
+    texts = [(i, text) for i, item in enumerate(items) for text in (item.texts[0], item.texts[2])]
+    scores, cosines = torch.zeros(8, 16), torch.zeros(8, 16)
+    for i, item in enumerate(items):
+        image = model.encode_image(batch_of([decode(item)], 32))
+        for t, (_, text) in enumerate(texts):
+            tokens = model.tokenizer([text], max_tokens=35)
+            cosines[i, t] = (model.embed_image(image) * model.embed_text(tokens)).sum()
+            scores[i, t] = model.match(image, tokens)[0, 1] + cosines[i, t]
+    right = torch.tensor([[owner == i for owner, _ in texts] for i in range(8)])
+    assert got.text_by_itc == recall(cosines, right)
+    assert got.image_by_itc == recall(cosines.T, right.T)
+    assert got.text == recall(scores, right)
+    assert got.image == recall(scores.T, right.T)
+    assert got.text != got.text_by_itc or got.image != got.image_by_itc
+
+
+def test_what_was_not_reranked_stands_behind_what_was(tiny_architecture: Path) -> None:
+    """One candidate each: whatever ITM says of it, the order is that of ITC."""
+    torch.manual_seed(1)
+    model = MED.new(tiny_architecture).eval()
+    got = retrieve(model, shown(9), rerank=1)
+    assert got.text is not None
+    assert got.text.at_1 == pytest.approx(got.text_by_itc.at_1, abs=1e-9)
+    assert retrieve(model, shown(9), rerank=0).text is None
+
+
+def test_nothing_to_rank_and_no_filter_are_users_errors(tiny_architecture: Path) -> None:
+    model = MED.new(tiny_architecture).eval()
+    with pytest.raises(DataError, match="no picture with a text"):
+        retrieve(model, [Referenced("a", ("...",), data=b"")])
+    with pytest.raises(ModelError, match="is a captioner"):
+        retrieve(model.only("captioner"), shown(3))
