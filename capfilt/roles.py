@@ -11,6 +11,9 @@ from typing import Protocol
 
 from PIL import Image
 
+NUCLEUS_PENALTY = 1.1
+"""Of BLIP's code, in nucleus sampling only."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Writing:
@@ -22,12 +25,19 @@ class Writing:
     """Nucleus: probability mass, in (0, 1]."""
     top_k: int = 0
     """Nucleus: at most so many tokens; 0 sets no bound."""
-    repetition_penalty: float = 1.1
-    """Nucleus: divides the logits of tokens already written; 1 is off."""
+    repetition_penalty: float | None = None
+    """Makes tokens already there less likely, 1 or more, 1 is off; None is BLIP's: 1.1 in nucleus sampling, else 1."""
     max_length: int = 20
     """Tokens at most. The MED counts its prompt's, as BLIP does; other captioners count what they write."""
     min_length: int = 5
     """Tokens at least, counted likewise."""
+
+    @property
+    def penalty(self) -> float:
+        """The repetition penalty that holds."""
+        if self.repetition_penalty is not None:
+            return self.repetition_penalty
+        return NUCLEUS_PENALTY if self.beams is None else 1.0
 
 
 @dataclass(frozen=True)

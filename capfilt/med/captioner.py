@@ -64,8 +64,16 @@ class MEDCaptioner:
         pixels = batch_of(pictures, model.config.vision.image_size).to(model.device, dtype)
         image_BNV = model.encode_image(pixels)
         if how.beams is None:
-            sampling = Nucleus(top_p=how.top_p, top_k=how.top_k, repetition_penalty=how.repetition_penalty)
+            sampling = Nucleus(top_p=how.top_p, top_k=how.top_k, repetition_penalty=how.penalty)
             ids = nucleus(model.text, image_BNV, self._prompt, seeds, sampling, self._limits)
         else:
-            ids = beam(model.text, image_BNV, self._prompt, how.beams, len(seeds[0]), self._limits)
+            ids = beam(
+                model.text,
+                image_BNV,
+                self._prompt,
+                how.beams,
+                len(seeds[0]),
+                self._limits,
+                repetition_penalty=how.penalty,
+            )
         return [[model.tokenizer.text(row).strip() for row in rows] for rows in ids]

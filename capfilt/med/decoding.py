@@ -81,7 +81,8 @@ def draw(logits_RW: Tensor, uniform_R: Tensor, *, top_p: float, top_k: int = 0) 
         values, order = values[:, :top_k], order[:, :top_k]
     mass = torch.softmax(values.double(), dim=-1)
     cumulated = mass.cumsum(-1)
-    inside = cumulated - mass < top_p
+    # What is forbidden has no mass, and rounding must not let the last draw fall on it.
+    inside = (cumulated - mass < top_p) & (mass > 0)
     total = (mass * inside).sum(-1)
     place = torch.searchsorted(cumulated, (uniform_R * total)[:, None], right=True)[:, 0]
     # Rounding may put the last draw one past the set.
@@ -137,17 +138,28 @@ class _Ended:
 
 
 def beam(
-    text: TextStack, image_BNV: Tensor, prompt_L: Sequence[int], beams: int, keep: int, limits: Limits
+    text: TextStack,
+    image_BNV: Tensor,
+    prompt_L: Sequence[int],
+    beams: int,
+    keep: int,
+    limits: Limits,
+    *,
+    repetition_penalty: float = 1.0,
 ) -> list[list[list[int]]]:
-    """The ``keep`` best captions an image by beam search.
+    """The ``keep`` best captions an image by beam search; greedy decoding with one beam.
 
-    Scores are summed log-probabilities over the number of tokens written (length penalty 1); a search
-    ends when no open beam can still beat the ``beams`` best that have ended.
+    As transformers 5 searches: scores are summed log-probabilities over the number of tokens written, the end counted
+    (length penalty 1), and a search ends when the best open beam, as it stands, is not above the ``beams`` best that
+    have ended. (Version 4.15, with which BLIP was published, divides by the whole length, with the prompt, without the
+    end.)
 
     Args:
         image_BNV: image tokens.
         prompt_L: [DEC] and the prompt's ids.
         beams: hypotheses kept, 1 or more. keep: captions given, at most ``beams``.
+        repetition_penalty: multiplies log-probabilities of tokens already there, with one beam it changes their logits
+            as in nucleus sampling; 1 is off, as BLIP has it here.
 
     Returns:
         For each image ``keep`` lists of ids, best first, prompt and end left out.
@@ -163,7 +175,12 @@ def beam(
     fresh = ids_RL
     while ids_RL.shape[1] < limits.max_length and not all(finished):
         logits_RW = text.write_step(fresh, caches, ids_RL.shape[1] - fresh.shape[1]).float()
-        log_RW = forbid(logits_RW.log_softmax(-1), limits, ids_RL.shape[1])
+        if beams == 1:  # greedy: as in nucleus sampling, the penalty is the logits'
+            logits_RW = penalise_repeats(logits_RW, ids_RL, repetition_penalty)
+        log_RW = logits_RW.log_softmax(-1)
+        if beams > 1:
+            log_RW = penalise_repeats(log_RW, ids_RL, repetition_penalty)
+        log_RW = forbid(log_RW, limits, ids_RL.shape[1])
         total_BX = (score_BK.view(-1, 1) + log_RW).view(images, -1)
         best = total_BX.topk(2 * beams, dim=1)
         origin, token, score_BK = _advance(best, log_RW.shape[1], ids_RL, ended, finished, beams, start, limits)
@@ -206,7 +223,8 @@ def _advance(
                     _add(ended[image], score / written, row, beams)
             elif len(open_) < beams:
                 open_.append((origin, token, score))
-        if len(ended[image]) >= beams and row_scores[0] / written <= min(e.score for e in ended[image]):
+        # The best beam that is still open can only fall, and its mean over no more tokens than these.
+        if len(ended[image]) >= beams and open_[0][2] / written <= min(e.score for e in ended[image]):
             finished[image] = True
         origins.append([o[0] for o in open_])
         tokens.append([o[1] for o in open_])

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from capfilt.errors import ModelError
-from capfilt.med.model import MED
+from capfilt.med.model import MED, resized_positions
 from capfilt.med.names import originals
-from capfilt.med.released import resized_positions
 from capfilt.med.text import LAYER_NORM_EPS
 from capfilt.med.weights import read_json, read_weights, weights_file
 

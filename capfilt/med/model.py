@@ -226,6 +226,20 @@ class MED(nn.Module):
         part.load_state_dict(taken, assign=True)
         return part.eval().requires_grad_(False)
 
+    def resized(self, image_size: int) -> MED:
+        """The same model for pictures of another size (paper, section 4.1: pretrained at 224, finetuned at 384).
+
+        Args:
+            image_size: px, a multiple of the patch size; position embeddings are resized bicubically.
+        """
+        vision = replace(self.config.vision, image_size=image_size)
+        with torch.device("meta"):
+            model = MED(replace(self.config, vision=vision), self.tokenizer)
+        weights = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
+        weights["vision.pos_embed"] = resized_positions(weights["vision.pos_embed"], vision)
+        model.load_state_dict(weights, assign=True)
+        return model.train(self.training)
+
     @classmethod
     def load(cls, folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Self:
         """A model saved by :meth:`save`, in eval mode.
@@ -254,6 +268,20 @@ class MED(nn.Module):
         It holds both parts, whatever the folder's weights hold: only the architecture is taken.
         """
         return cls(replace(MEDConfig.load(folder), holds="both"), MEDTokenizer.load(folder))
+
+
+def resized_positions(positions_1NV: Tensor, config: VisionConfig) -> Tensor:
+    """Position embeddings for another image size: the grid bicubically, the class token's as it is.
+
+    Args:
+        positions_1NV: (1, 1 + side * side, V).
+    """
+    side, wanted = round((positions_1NV.shape[1] - 1) ** 0.5), config.image_size // config.patch_size
+    if side == wanted:
+        return positions_1NV
+    grid = positions_1NV[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", align_corners=False)
+    return torch.cat([positions_1NV[:, :1].float(), grid.permute(0, 2, 3, 1).flatten(1, 2)], 1)
 
 
 def check_fit(model: nn.Module, weights: dict[str, Tensor], *, where: str) -> None:

@@ -37,6 +37,7 @@ def itc_targets(similarity_BM: Tensor, positive_BM: Tensor, alpha: float) -> Ten
         positive_BM: bool; at least one true in a row.
         alpha: in [0, 1].
     """
+    similarity_BM = _exact(similarity_BM)
     hard = positive_BM.to(similarity_BM.dtype)
     hard = hard / hard.sum(1, keepdim=True)
     return alpha * similarity_BM.softmax(1) + (1 - alpha) * hard
@@ -50,6 +51,7 @@ def itc(image_BM: Tensor, text_BM: Tensor, image_targets_BM: Tensor, text_target
         text_BM: similarity of each text to the image keys, over temperature.
         image_targets_BM, text_targets_BM: rows that sum to 1, without gradient.
     """
+    image_BM, text_BM = _exact(image_BM), _exact(text_BM)
     image = -(image_BM.log_softmax(1) * image_targets_BM).sum(1).mean()
     text = -(text_BM.log_softmax(1) * text_targets_BM).sum(1).mean()
     return (image + text) / 2
@@ -72,11 +74,18 @@ def hard_negatives(
     Returns:
         int64 (B,); -1 for a query to which every key belongs.
     """
-    weights = similarity_BB.detach().float().softmax(1) + floor
-    weights = weights.masked_fill(positive_BB, 0.0)
-    none = weights.sum(1) == 0
+    weights = negative_weights(similarity_BB, positive_BB, floor=floor)
+    none = positive_BB.all(1)
+    # A floor of 0 lets weights of what is far from the query underflow: better the even draw than none.
+    none_left = (weights.sum(1) == 0) & ~none
+    weights = torch.where(none_left[:, None], (~positive_BB).to(weights.dtype), weights)
     drawn = torch.multinomial(weights.masked_fill(none[:, None], 1.0), 1, generator=generator)[:, 0]
     return drawn.masked_fill(none, -1)
+
+
+def negative_weights(similarity_BB: Tensor, positive_BB: Tensor, *, floor: float) -> Tensor:
+    """How likely each key is drawn as a query's negative, up to the row's sum: softmax plus floor, 0 for matches."""
+    return (similarity_BB.detach().float().softmax(1) + floor).masked_fill(positive_BB, 0.0)
 
 
 def itm(logits_R2: Tensor, matched_R: Tensor) -> Tensor:

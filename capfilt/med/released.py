@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import BertTokenizer, BlipConfig, BlipImageProcessor
 
 from capfilt.errors import ModelError
 from capfilt.med.config import Holds, MEDConfig, Sharing, TextConfig, VisionConfig
-from capfilt.med.model import MED, check_fit
+from capfilt.med.model import MED, resized_positions
 from capfilt.med.names import DUPLICATES, OPTIONAL, from_huggingface, is_training_state, originals, to_huggingface
 from capfilt.med.tokenizer import MEDTokenizer
 from capfilt.med.weights import read_json, read_weights, weights_file
@@ -30,6 +29,9 @@ HEAD_WIDTH = 64
 TEMPERATURE = 0.07
 """Taken where a file has none; it plays no part in scores."""
 VISION_EPS = 1e-6
+"""With which BLIP was trained, and which every MED has."""
+THEIR_EPS = 1e-5
+"""Hugging Face's default, which folders of BLIP say too, published ones among them: said, not meant."""
 BERT_BASE = (768, 12)
 """Width and heads: Hugging Face's text configuration says 8 heads unless told."""
 
@@ -128,8 +130,8 @@ def _heads(released: Released, width: int, text_width: int) -> tuple[int, int]:
     if not isinstance(vision, dict) or not isinstance(text, dict):
         return max(1, width // HEAD_WIDTH), max(1, text_width // HEAD_WIDTH)
     where, mend = str(released.file.parent / "config.json"), "Correct config.json if it is wrong."
-    eps = vision.get("layer_norm_eps", 1e-5)
-    if eps != VISION_EPS:
+    eps = vision.get("layer_norm_eps", THEIR_EPS)
+    if eps not in (VISION_EPS, THEIR_EPS):
         raise ModelError(f"vision_config.layer_norm_eps is {eps}, BLIP's is {VISION_EPS}", where=where, mend=mend)
     heads = int(text.get("num_attention_heads", 8))
     if text_width == BERT_BASE[0] and heads != BERT_BASE[1]:
@@ -161,58 +163,46 @@ def build(released: Released, tokenizer: MEDTokenizer, config: MEDConfig) -> MED
     """
     with torch.device("meta"):
         model = MED(config, tokenizer)
-    taken, known = _placed(released.weights, list(model.state_dict()), released.file)
-    unknown = sorted(set(released.weights) - known)
-    if unknown:
+    taken, known, problems = _placed(released.weights, list(model.state_dict()))
+    problems += [f"has no place in a MED: {name}" for name in sorted(set(released.weights) - known)]
+    if "vision.pos_embed" in taken:
+        taken["vision.pos_embed"] = resized_positions(taken["vision.pos_embed"], config.vision)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    problems += [
+        f"{originals(name)[0]} is {tuple(tensor.shape)}, should be {shapes[name]}"
+        for name, tensor in taken.items()
+        if tuple(tensor.shape) != shapes[name]
+    ]
+    if problems:
         raise ModelError(
-            f"weights that have no place in a MED: {', '.join(unknown)}",
+            "; ".join(problems),
             where=str(released.file),
-            mend="Name a captioning, retrieval or pretraining checkpoint of BLIP.",
+            mend="Name a whole captioning, retrieval or pretraining checkpoint of BLIP.",
         )
-    taken["vision.pos_embed"] = resized_positions(taken["vision.pos_embed"], config.vision)
-    check_fit(model, taken, where=str(released.file))
     model.load_state_dict({name: tensor.float() for name, tensor in taken.items()}, assign=True)
     return model.eval().requires_grad_(False)
 
 
-def _placed(weights: Mapping[str, Tensor], ours: list[str], file: Path) -> tuple[dict[str, Tensor], set[str]]:
-    """Our names with their weights, and the released names that were used."""
+def _placed(weights: Mapping[str, Tensor], ours: list[str]) -> tuple[dict[str, Tensor], set[str], list[str]]:
+    """Our names with their weights, the released names that were used, and what is wrong."""
     taken: dict[str, Tensor] = {}
     known: set[str] = set()
-    missing: list[str] = []
-    unequal: list[str] = []
+    problems: list[str] = []
     for name in ours:
         theirs = originals(name)
         known.update(theirs)
         there = [weights[n] for n in theirs if n in weights]
-        missing += [n for n in theirs if n not in weights and n not in (*DUPLICATES, *OPTIONAL)]
+        problems += [f"missing: {n}" for n in theirs if n not in weights and n not in (*DUPLICATES, *OPTIONAL)]
         if not there:
             there = [torch.tensor(TEMPERATURE)] if name == "temperature" else []
         # A scalar is stored with or without a dimension of one.
         taken.update({name: there[0].reshape(()) if name == "temperature" else there[0]} if there else {})
-        unequal += [n for n in theirs if n in weights and not torch.equal(weights[n], there[0])]
-    if missing or unequal:
-        lists = [("missing", missing), ("not the same as what they are tied to", unequal)]
-        raise ModelError(
-            "; ".join(f"{what}: {', '.join(names)}" for what, names in lists if names),
-            where=str(file),
-            mend="Copy the file again, whole.",
-        )
-    return taken, known
-
-
-def resized_positions(positions_1NV: Tensor, config: VisionConfig) -> Tensor:
-    """Position embeddings for another image size: the grid bicubically, the class token's as it is.
-
-    Args:
-        positions_1NV: (1, 1 + side * side, V).
-    """
-    side, wanted = round((positions_1NV.shape[1] - 1) ** 0.5), config.image_size // config.patch_size
-    if side == wanted:
-        return positions_1NV
-    grid = positions_1NV[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=(wanted, wanted), mode="bicubic", align_corners=False)
-    return torch.cat([positions_1NV[:, :1].float(), grid.permute(0, 2, 3, 1).flatten(1, 2)], 1)
+        problems += [
+            f"not the same as what it is tied to: {n}"
+            for n in theirs
+            if n in weights and not torch.equal(weights[n], there[0])
+        ]
+    return taken, known, problems
 
 
 def import_model(
@@ -257,6 +247,13 @@ def export_original(model: MED, file: Path) -> None:
     Raises:
         ModelError: BLIP has no such model.
     """
+    if model.config.holds == "both" and model.config.shared in ("none", "all_but_cross_attention"):
+        raise ModelError(
+            f"the original code ties all but self-attention: it would load another model than one that shares "
+            f"{model.config.shared}",
+            where="shared",
+            mend="Export captioner and filter apart: --layout huggingface --as captioner, then --as filter.",
+        )
     weights = {name: tensor.clone() for name, tensor in original_weights(model).items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}")

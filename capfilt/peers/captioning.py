@@ -96,11 +96,11 @@ class HuggingFaceCaptioner:
                 "temperature": 1.0,
                 "top_k": 0,
                 "top_p": 1.0,
-                "repetition_penalty": how.repetition_penalty,
+                "repetition_penalty": how.penalty,
                 "logits_processor": LogitsProcessorList([drawn]),
             }
         else:
-            settings |= {"do_sample": False, "num_beams": how.beams}
+            settings |= {"do_sample": False, "num_beams": how.beams, "repetition_penalty": how.penalty}
         ids = self.model.generate(**inputs, **settings)
         texts = self._texts(ids, inputs.get("input_ids"), count)
         return [texts[i : i + count] for i in range(0, len(texts), count)]

@@ -29,8 +29,8 @@ class CapFiltConfig:
     """Nucleus: at most so many tokens; 0 sets no bound. (Released BLIP code inherits 50 from its library.)"""
     num_beams: int = 3
     """Beam: hypotheses kept, 1 or more."""
-    repetition_penalty: float = 1.1
-    """Divides the logits of tokens already written; 1 is off. Used by nucleus sampling only."""
+    repetition_penalty: float | None = None
+    """Makes tokens already written less likely; 1 is off. null is BLIP's: 1.1 in nucleus sampling, 1 elsewhere."""
     max_length: int = 20
     """Longest caption in tokens, the prompt's counted."""
     min_length: int = 5
@@ -59,7 +59,8 @@ class CapFiltConfig:
         require_within("capfilt.top_p", self.top_p, 1e-6, 1.0)
         require_within("capfilt.top_k", self.top_k, 0, 10**6)
         require_within("capfilt.num_beams", self.num_beams, 1, 64)
-        require_within("capfilt.repetition_penalty", self.repetition_penalty, 1.0, 10.0)
+        if self.repetition_penalty is not None:
+            require_within("capfilt.repetition_penalty", self.repetition_penalty, 1.0, 10.0)
         require_within("capfilt.max_length", self.max_length, 2, 512)
         require_within("capfilt.min_length", self.min_length, 0, self.max_length)
         require_within("capfilt.threshold", self.threshold, 0.0 if self.judge_by == "itm" else -1.0, 1.0)

@@ -14,11 +14,20 @@ from torch import Tensor, nn
 
 from capfilt.errors import TrainingError
 
+CPU = torch.device("cpu")
 KEEP = 2
 """Checkpoints kept; the newest ones."""
 
 
-def save(folder: Path, task: nn.Module, optimizer: torch.optim.AdamW, *, step: int, config: dict[str, Any]) -> Path:
+def save(
+    folder: Path,
+    task: nn.Module,
+    optimizer: torch.optim.AdamW,
+    *,
+    step: int,
+    config: dict[str, Any],
+    device: torch.device = CPU,
+) -> Path:
     """Write ``folder/step-NNNNNNNN`` and drop the oldest beyond :data:`KEEP`."""
     target, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -27,8 +36,8 @@ def save(folder: Path, task: nn.Module, optimizer: torch.optim.AdamW, *, step: i
     for name, state in _moments(task, optimizer).items():
         tensors |= {f"optimizer/{key}/{name}": t for key, t in state.items()}
     tensors["rng/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    if device.type == "cuda":
+        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
     save_file(
         {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, temporary / "state.safetensors"
     )
@@ -45,8 +54,22 @@ def newest(folder: Path) -> Path | None:
     return max(folder.glob("step-*"), default=None)
 
 
-def restore(folder: Path, task: nn.Module, optimizer: torch.optim.AdamW, *, config: dict[str, Any]) -> int:
+def restore(
+    folder: Path,
+    task: nn.Module,
+    optimizer: torch.optim.AdamW,
+    *,
+    config: dict[str, Any],
+    steps: int,
+    device: torch.device = CPU,
+) -> int:
     """Bring a run back to where it was saved.
+
+    Args:
+        folder: the checkpoint. task, optimizer: get its state.
+        config: the run's settings, which must be those it was made with; another number of steps is allowed where the
+            learning rate does not depend on it.
+        steps: where the run is to end. device: where it runs.
 
     Returns:
         The step it goes on with.
@@ -63,18 +86,25 @@ def restore(folder: Path, task: nn.Module, optimizer: torch.optim.AdamW, *, conf
             where=str(folder),
             mend="Remove this folder to go on from an earlier one.",
         ) from error
-    changed = sorted(k for k in config if state["config"].get(k) != config[k] and k not in ("steps", "epochs"))
+    free = ("steps", "epochs") if config.get("optim", {}).get("decay") == "step" else ()
+    changed = sorted(k for k in config if state["config"].get(k) != config[k] and k not in free)
     if changed:
         raise TrainingError(
             f"it was made with other settings of {', '.join(changed)}",
             where=str(folder),
             mend="Choose another output folder.",
         )
+    if state["step"] > steps:
+        raise TrainingError(
+            f"it is at step {state['step']} already, and the run is to end at {steps}",
+            where=str(folder),
+            mend="Choose another output folder.",
+        )
     task.load_state_dict({n.removeprefix("task/"): t for n, t in tensors.items() if n.startswith("task/")})
     _restore_moments(task, optimizer, tensors)
     torch.set_rng_state(tensors["rng/cpu"])
-    if "rng/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng/cuda"])
+    if "rng/cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
     return int(state["step"])
 
 
@@ -89,5 +119,5 @@ def _restore_moments(task: nn.Module, optimizer: torch.optim.AdamW, tensors: dic
         if kind == "optimizer":
             key, _, name = rest.partition("/")
             p = parameters[name]
-            # AdamW keeps its step counts on the CPU.
-            optimizer.state[p][key] = tensor if key == "step" else tensor.to(p.device)
+            # The fused AdamW, which the loop takes, wants its step counts beside the weights too.
+            optimizer.state[p][key] = tensor.to(p.device)

@@ -96,9 +96,10 @@ class ObjectiveConfig:
     label_smoothing: float = 0.1
     """Of LM, in [0, 1)."""
     exact: Literal["blip"] | None = None
-    """``blip`` does as the paper's code does, to the letter: in pretraining two captions of one image, or one text of
-    two images, are negatives of each other, and in finetuning a filter one text of two images; the queue starts
-    full of random vectors. null masks such false negatives, and the queue starts empty."""
+    """``blip`` takes for negatives what the paper's code does: in pretraining two captions of one image, or one text of
+    two images, and in finetuning a filter one text of two images; the queue starts full of random vectors. null masks
+    such false negatives, and the queue starts empty. With either, negatives for ITM are drawn from the batch of all
+    ranks, by similarity to the twin's features."""
     negative_floor: float = 1e-4
     """Added to each probability by which ITM's negatives are drawn, 0 or more; the paper's code 1e-4, which draws
     the most similar. Near 1 / batch_size half are drawn evenly: easier, for short runs and small models."""
@@ -126,13 +127,16 @@ class TrainConfig:
     task: Task = "pretrain"
     """``pretrain`` (ITC + ITM + LM), ``captioner`` (LM with prompt) or ``filter`` (ITC + ITM)."""
     model: str = "med-mini"
-    """A name of the catalogue or a folder: its ``model.yaml`` is the architecture, its ``vocab.txt`` the words."""
+    """A name of the catalogue or a folder: its ``model.yaml`` is the architecture, its ``vocab.txt`` the words. Where
+    ``init`` is given, that one's are taken."""
     init: str | None = None
     """A name or folder whose weights are the start; null starts from random weights, or from the two encoders below."""
     init_vision: str | None = None
     """A ViT of timm that the image encoder starts from: a path, a hub id or a URL (paper, section 4.1: ImageNet's)."""
     init_text: str | None = None
     """A BERT with its ``vocab.txt`` that the text stack starts from: a folder or a hub id."""
+    image_size: int | None = None
+    """Side of the pictures in px, if it is to be another than the model's; position embeddings are resized."""
     out: str = "runs/train"
     """Where the model, the checkpoints and the log go."""
     epochs: int = 20
@@ -163,6 +167,8 @@ class TrainConfig:
         require_within("batch_size", self.batch_size, 2, 10**6)
         require_within("checkpoint_every", self.checkpoint_every, 1, 10**9)
         require_within("log_every", self.log_every, 1, 10**9)
+        if self.image_size is not None:
+            require_within("image_size", self.image_size, 16, 4096)
         if self.init is not None and (self.init_vision is not None or self.init_text is not None):
             raise RecipeError(
                 "a model that starts from whole weights takes none from single encoders",

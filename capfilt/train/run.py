@@ -72,12 +72,15 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_start: OnStart 
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if config.device == "auto" and torch.cuda.is_available() else _plain(config.device))
     model, begun = _start(config)
+    if config.image_size is not None and config.image_size != model.config.vision.image_size:
+        model = model.resized(config.image_size)
     if model.config.holds not in ("both", config.task):
         raise ModelError(
             f"the model holds a {model.config.holds} only",
             where=config.init or config.model,
             mend=f"Name a whole model, or one that holds what {config.task} trains.",
         )
+    _check_prompt(model, config)
     pairs = Pairs(config.data)
     total = len(pairs)
     _check_size(total, config)
@@ -136,6 +139,16 @@ def _check_size(total: int, config: TrainConfig) -> None:
         )
 
 
+def _check_prompt(model: MED, config: TrainConfig) -> None:
+    prompt = len(model.tokenizer.pieces(clean(model.config.prompt)))
+    if config.task == "captioner" and config.data.max_tokens < prompt + 3:
+        raise TrainingError(
+            f"{config.data.max_tokens} tokens leave no room for a word behind the prompt's {prompt}",
+            where="data.max_tokens",
+            mend=f"Set it to {prompt + 3} or more; 40 is the paper's.",
+        )
+
+
 def _freeze(model: MED, parts: tuple[str, ...]) -> None:
     for part in parts:
         found = [p for name, p in model.named_parameters() if name.startswith(part)]
@@ -157,6 +170,8 @@ class _Run:
         self.model: MED = task.model  # type: ignore[assignment]  # every task has one; nn.Module cannot say so
         _freeze(self.model, config.optim.freeze)
         trained = [p for p in task.parameters() if p.requires_grad]
+        if not trained:
+            raise TrainingError("nothing is left to train", where="optim.freeze", mend="Freeze less.")
         self.optimizer = torch.optim.AdamW(
             trained, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=True
         )
@@ -207,7 +222,12 @@ class _Run:
         # On a CPU the backward pass of fused bfloat16 attention takes three times as long as the plain one.
         kernels = [SDPBackend.MATH] if mixed and self.device.type == "cpu" else list(_FUSED)
         with sdpa_kernel(kernels), torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-            losses: dict[str, Tensor] = self.task(batch, alpha=alpha)
+            try:
+                losses: dict[str, Tensor] = self.task(batch, alpha=alpha)
+            except RuntimeError as error:
+                # Negatives cannot be drawn by what is not a number.
+                self._check_weights(step, error)
+                raise
         self.optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         if self.config.optim.clip:
@@ -218,11 +238,7 @@ class _Run:
     def _report(self, meter: _Meter, step: int, lr: float) -> StepReport:
         losses, rate = meter.take()
         if not all(math.isfinite(loss) for loss in losses.values()):
-            raise TrainingError(
-                f"a loss is not finite at step {step + 1}: {losses}",
-                where=self.config.out,
-                mend="Lower optim.lr, set optim.clip: 1.0, or take precision: float32; the last checkpoint is whole.",
-            )
+            raise TrainingError(f"a loss is not finite at step {step + 1}: {losses}", where=self.config.out, mend=_TAME)
         return StepReport(step + 1, self.steps, losses, rate, lr)
 
     def _resume(self) -> int:
@@ -230,12 +246,31 @@ class _Run:
         if found is None:
             self.out.mkdir(parents=True, exist_ok=True)
             return 0
-        return checkpoint.restore(found, self.task, self.optimizer, config=self.settings)
+        return checkpoint.restore(
+            found, self.task, self.optimizer, config=self.settings, steps=self.steps, device=self.device
+        )
+
+    def _check_weights(self, step: int, cause: Exception | None = None) -> None:
+        """No checkpoint may hold what no run can go on from."""
+        bad = [name for name, p in self.task.named_parameters() if not bool(torch.isfinite(p).all())]
+        if bad:
+            raise TrainingError(
+                f"weights are not finite at step {step + 1}: {bad[0]} and {len(bad) - 1} more",
+                where=self.config.out,
+                mend=_TAME,
+            ) from cause
 
     def _save(self, step: int) -> None:
-        checkpoint.save(self.out / "checkpoints", self.task, self.optimizer, step=step, config=self.settings)
+        self._check_weights(step - 1)
+        checkpoint.save(
+            self.out / "checkpoints", self.task, self.optimizer, step=step, config=self.settings, device=self.device
+        )
 
 
+_TAME = (
+    "The checkpoints here are whole, but go on the same way: start in another folder with a lower optim.lr, "
+    "optim.clip: 1.0 or precision: float32."
+)
 _FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH)
 _SPEED_ONLY = ("device", "checkpoint_every", "log_every", "out")
 

@@ -41,6 +41,8 @@ class Size:
     noise: float = 0.05
     """Added to every weight, so that no bias is 0 and no norm 1."""
     embed: int = 32
+    end: float = 2.0
+    """Added to the logit of [SEP], so that captions end, at different lengths."""
     places: float = 1.0
     """Positions' embeddings are multiplied with it: else a wide random decoder, its output tied to the words, says the
     same word again and again."""
@@ -89,14 +91,16 @@ def theirs(kind: str, folder: Path, size: Size = SMALL) -> Any:
         for name, parameter in model.named_parameters():
             if "text" in name and "position_embeddings" in name:
                 parameter.mul_(size.places)
+            if name == "text_decoder.cls.predictions.bias":
+                parameter[3] += size.end
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(size.vocabulary()) + "\n")
     return model
 
 
-def pixels(size: Size = SMALL) -> torch.Tensor:
-    """Three pictures of noise."""
-    return torch.randn(3, 3, size.side, size.side, generator=torch.Generator().manual_seed(2))
+def pixels(size: Size = SMALL, count: int = 3) -> torch.Tensor:
+    """Pictures of noise."""
+    return torch.randn(count, 3, size.side, size.side, generator=torch.Generator().manual_seed(2))
 
 
 def worst(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -124,17 +128,25 @@ def captioner_logits(hf: Any, ours: MED, pictures: torch.Tensor) -> tuple[float,
 
 
 @torch.no_grad()
-def beam_captions(hf: Any, ours: MED, pictures: torch.Tensor) -> tuple[list[list[int]], list[list[int]]]:
-    """The ids that both write by beam search with 3 beams, prompt left out: ours, theirs."""
+def beam_captions(
+    hf: Any, ours: MED, pictures: torch.Tensor, *, beams: int = 3, keep: int = 3, **more: float
+) -> tuple[list[list[list[int]]], list[list[list[int]]]]:
+    """The ids that both write by beam search, ``keep`` captions a picture, prompt left out: ours, theirs.
+
+    Args:
+        more: ``repetition_penalty``.
+    """
     tokenizer = ours.tokenizer
     prompt = [tokenizer.dec, *tokenizer.pieces("a picture of")]
     # Theirs takes the prompt as a tokenizer gives it, with [SEP] at its end, and cuts that off.
     given = torch.tensor([[*prompt, tokenizer.sep]]).repeat(len(pictures), 1)
-    wanted = hf.generate(pictures, input_ids=given, num_beams=3, max_length=16, min_length=5, do_sample=False)
+    asked = {"num_beams": beams, "num_return_sequences": keep, "max_length": 16, "min_length": 5, "do_sample": False}
+    wanted = hf.generate(pictures, input_ids=given, **asked, **more)
     limits = Limits(max_length=16, min_length=5, end=tokenizer.sep, forbidden=())
-    found = beam(ours.text, ours.encode_image(pictures), prompt, 3, 1, limits)
+    found = beam(ours.text, ours.encode_image(pictures), prompt, beams, keep, limits, **more)
     stop = (tokenizer.sep, tokenizer.pad)
-    return [row[0] for row in found], [[t for t in row[len(prompt) :] if t not in stop] for row in wanted.tolist()]
+    rows = [[t for t in row[len(prompt) :] if t not in stop] for row in wanted.tolist()]
+    return found, [rows[i : i + keep] for i in range(0, len(rows), keep)]
 
 
 @torch.no_grad()
@@ -162,15 +174,18 @@ def compare(size: Size, folder: Path) -> dict[str, Any]:
     ours = import_model(folder / "captioner", folder / "captioner", folder / "ours")
     logits, spread = captioner_logits(hf, ours, pictures)
     mine, wanted = beam_captions(hf, ours, pictures)
+    flat = [row for rows in wanted for row in rows]
     figures = {
         "parameters": sum(p.numel() for p in ours.parameters()),
         "image tokens": image_tokens(hf, ours, pictures),
         "captioner's logits": logits,
         "spread of these logits": spread,
-        "captions by beam search, same": sum(a == b for a, b in zip(mine, wanted, strict=True)),
-        "captions by beam search, all": len(wanted),
-        "tokens in them": sum(map(len, wanted)),
-        "different tokens in them": len({t for row in wanted for t in row}),
+        "captions by beam search, 3 a picture": len(flat),
+        "the same": sum(
+            a == b for rows, theirs in zip(mine, wanted, strict=True) for a, b in zip(rows, theirs, strict=True)
+        ),
+        "their lengths": sorted({len(row) for row in flat}),
+        "different tokens in them": len({t for row in flat for t in row}),
     }
     del hf, ours
     judge = theirs("BlipForImageTextRetrieval", folder / "judge", size)

@@ -78,6 +78,32 @@ def test_forbidden_tokens_and_early_ends_have_no_probability() -> None:
     assert forbid(torch.zeros(1, 5), limits, 5)[0].isinf().tolist() == [True, True, False, False, False]
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.floats(-5, 5), min_size=4, max_size=9),
+    st.sets(st.integers(0, 8), max_size=6),
+    st.sampled_from([0.3, 0.9, 1.0]),
+    st.sampled_from([0.0, 0.5, 1 - 2**-30, 1 - 2**-53]),
+)
+def test_what_is_forbidden_is_never_drawn(logits: list[float], barred: set[int], top_p: float, uniform: float) -> None:
+    barred = {token for token in barred if token < len(logits)}
+    if len(barred) == len(logits):
+        barred.pop()
+    limits = Limits(max_length=9, min_length=0, end=0, forbidden=tuple(barred))
+    row = forbid(torch.tensor([logits]), limits, 5)
+    assert int(draw(row, torch.tensor([uniform], dtype=torch.float64), top_p=top_p)) not in barred
+
+
+def test_the_last_draw_of_a_large_vocabulary_is_not_a_forbidden_word() -> None:
+    rows = forbid(
+        torch.randn(64, 30524, generator=torch.Generator().manual_seed(0)),
+        Limits(max_length=9, min_length=0, end=3, forbidden=(0, 1, 2, 30522, 30523)),
+        5,
+    )
+    drawn = draw(rows, torch.full((64,), 1 - 2**-53, dtype=torch.float64), top_p=1.0)
+    assert not torch.isin(drawn, torch.tensor([0, 1, 2, 30522, 30523])).any()
+
+
 def test_the_repetition_penalty_lowers_what_is_there_on_both_sides_of_zero() -> None:
     got = penalise_repeats(torch.tensor([[2.0, -2.0, 1.0]]), torch.tensor([[0, 1, 0]]), 2.0)
     assert got.tolist() == [[1.0, -4.0, 1.0]]

@@ -60,6 +60,33 @@ def test_a_high_floor_draws_negatives_evenly() -> None:
     assert ((counts[1:] - 2000).abs() < 150).all()
 
 
+def test_without_a_floor_what_is_far_away_is_still_a_negative() -> None:
+    similarity, positive = torch.tensor([[900.0, 0.0, 1.0]]), torch.tensor([[True, False, False]])
+    drawn = {int(objectives.hard_negatives(similarity, positive, floor=0.0)[0]) for _ in range(60)}
+    assert drawn == {1, 2}
+
+
+def test_itc_of_half_precision_is_that_of_its_features_in_float32(tiny_architecture: Path) -> None:
+    """bfloat16 keeps 8 bits: similarities over the temperature, tens of units, would be off by an eighth."""
+    torch.manual_seed(0)
+    task = FilterFinetune(MED.new(tiny_architecture), queue_size=64, momentum=0.9, random_queue=True)
+    pairs = batch(task.model, ["a red circle", "a blue square", "a black circle", "a green square"])
+    exact: list[torch.Tensor] = []
+    with torch.autocast("cpu", torch.bfloat16):
+        image = task.model.encode_image(pairs.pixels)
+        real = task._contrast
+
+        def noting(b: Batch, image_BP: torch.Tensor, text_BP: torch.Tensor, alpha: float):  # type: ignore[no-untyped-def]
+            assert image_BP.dtype == text_BP.dtype == torch.float32
+            exact.extend((image_BP.detach(), text_BP.detach()))
+            return real(b, image_BP, text_BP, alpha)
+
+        task._contrast = noting  # type: ignore[method-assign]
+        loss, image_BM, _ = task.contrast(pairs, image, 0.4)
+    assert loss.dtype == image_BM.dtype == torch.float32
+    assert not torch.equal(image_BM, image_BM.bfloat16().float())
+
+
 def test_a_query_to_which_everything_belongs_has_no_negative() -> None:
     positive = torch.tensor([[True, True], [False, True]])
     assert objectives.hard_negatives(torch.zeros(2, 2), positive).tolist() == [-1, 0]

@@ -16,6 +16,7 @@ from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import MED
 from capfilt.med.momentum import MomentumTwin
 from capfilt.med.names import originals
+from capfilt.med.objectives import NEGATIVE_FLOOR, negative_weights
 from capfilt.med.released import Released, build, original_weights
 from capfilt.med.tasks import Batch, Pretrain
 from capfilt.med.tokenizer import MEDTokenizer, Tokens
@@ -122,9 +123,10 @@ def test_the_queue_takes_the_batch_as_theirs(step):
     torch.testing.assert_close(queue.text_QP, torch.tensor(TOLD["text_queue"]), atol=TOLERANCE, rtol=0)
 
 
-def test_their_negatives_are_among_those_we_could_draw(step):
+def test_negatives_are_as_likely_as_theirs_and_never_of_the_pair_itself(step):
     task, batch, _, (image_BB, text_BB) = step
-    images, texts = task.draw_negatives(batch, image_BB, text_BB)
-    for ours, theirs in ((images, TOLD["negative_images"]), (texts, TOLD["negative_texts"])):
-        assert all(i != own for own, i in enumerate(ours.tolist()))
-        assert all(i != own for own, i in enumerate(theirs))
+    own = torch.eye(len(TOLD["ids"]), dtype=torch.bool)
+    found = [negative_weights(similarity, own, floor=NEGATIVE_FLOOR) for similarity in (text_BB, image_BB)]
+    torch.testing.assert_close(torch.cat(found), torch.tensor(TOLD["negative_weights"]), atol=1e-6, rtol=TOLERANCE)
+    for negatives in task.draw_negatives(batch, image_BB, text_BB):
+        assert all(i != row and i >= 0 for row, i in enumerate(negatives.tolist()))

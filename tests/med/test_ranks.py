@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
+from torch.nn.parallel import DistributedDataParallel
 
 from capfilt.med import ranks
 from capfilt.med.config import MEDConfig, TextConfig
@@ -60,28 +61,29 @@ def batch_of(task: torch.nn.Module, step: int, rank: int, size: int) -> Batch:
 
 
 def run(kind: str, folder: Path) -> dict[str, torch.Tensor]:
-    """A few steps of SGD with averaged gradients; what there is at the end, and each step's losses."""
+    """A few steps of SGD by DistributedDataParallel; what there is at the end, and each step's losses."""
     rank, size = ranks.world()
     task = task_of(kind, folder)
+    # Heads and directions that a finetuning does not use have no gradient, which the wrapper must be told.
+    wrapped = task if size == 1 else DistributedDataParallel(task, find_unused_parameters=True)
     torch.manual_seed(7 + rank)  # only rank 0's draws may count
     told: dict[str, torch.Tensor] = {}
     for step in range(STEPS):
-        losses = task(batch_of(task, step, rank, size), alpha=0.4)
+        losses = wrapped(batch_of(task, step, rank, size), alpha=0.4)
         torch.stack(list(losses.values())).sum().backward()
         for name, loss in losses.items():
             told[f"{step}/{name}"] = mean(loss.detach(), size)
         with torch.no_grad():
             for name, p in task.model.named_parameters():
                 if p.grad is not None:
-                    grad = mean(p.grad, size)
-                    told[f"gradient/{step}/{name}"] = grad
-                    p.sub_(0.05 * grad)
+                    told[f"gradient/{step}/{name}"] = p.grad.clone()
+                    p.sub_(0.05 * p.grad)
                     p.grad = None
     return told | {f"state/{name}": t.detach().clone() for name, t in task.state_dict().items()}
 
 
 def mean(x: torch.Tensor, size: int) -> torch.Tensor:
-    """What DistributedDataParallel does to gradients."""
+    """The mean over ranks."""
     x = x.clone()
     if size > 1:
         dist.all_reduce(x)

@@ -17,6 +17,7 @@ from capfilt.med.model import MED
 from capfilt.med.names import is_training_state
 from capfilt.med.released import (
     architecture,
+    build,
     export_huggingface,
     export_original,
     import_model,
@@ -70,10 +71,18 @@ def test_the_captioners_logits_are_theirs(captioner, pixels):
     assert difference < TOLERANCE
 
 
-def test_captions_by_beam_search_are_theirs_token_for_token(captioner, pixels):
-    found, wanted = parity.beam_captions(captioner[1], captioner[2], pixels)
+@pytest.mark.parametrize(
+    ("beams", "keep", "penalty"), [(1, 1, 1.0), (2, 2, 1.0), (3, 3, 1.0), (5, 4, 1.0), (1, 1, 1.4), (3, 3, 1.4)]
+)
+def test_captions_by_beam_search_are_theirs_token_for_token(captioner, beams, keep, penalty):
+    pictures = parity.pixels(count=16)
+    found, wanted = parity.beam_captions(
+        captioner[1], captioner[2], pictures, beams=beams, keep=keep, repetition_penalty=penalty
+    )
     assert found == wanted
-    assert len({token for row in wanted for token in row}) > 3
+    lengths = {len(row) for rows in wanted for row in rows}
+    assert len(lengths) > 3, "captions that all end at the longest length would show nothing"
+    assert min(lengths) < 12
 
 
 def test_itm_and_itc_are_theirs_as_they_compute_them_and_differ_with_enc(judge, pixels):
@@ -90,7 +99,8 @@ def test_all_of_it_holds_at_the_size_of_blip_base(tmp_path):
     assert found["spread of these logits"] > 0.1
     for what in ("image tokens", "captioner's logits", "ITM logits", "ITC similarities"):
         assert found[what] < TOLERANCE, what
-    assert found["captions by beam search, same"] == found["captions by beam search, all"] == 3
+    assert found["the same"] == found["captions by beam search, 3 a picture"] == 9
+    assert len(found["their lengths"]) > 1
     assert found["different tokens in them"] > 3
     assert found["ITM logits, [ENC] against [CLS]"] > 10 * TOLERANCE
 
@@ -150,8 +160,18 @@ def test_the_original_layout_goes_out_and_comes_back(whole, vocab, tmp_path):
 @pytest.mark.parametrize("shared", ["all", "all_but_cross_attention", "all_but_self_attention", "none"])
 def test_the_sharing_is_told_by_the_weights(whole, vocab, tmp_path, shared):
     med = MED(dataclasses.replace(whole.config, shared=shared), whole.tokenizer)
-    export_original(med, tmp_path / "med.pth")
+    torch.save({"model": original_weights(med)}, tmp_path / "med.pth")
     assert architecture(read(tmp_path / "med.pth")).shared == shared
+
+
+@pytest.mark.parametrize("shared", ["none", "all_but_cross_attention"])
+def test_what_the_original_code_would_load_as_another_model_is_not_exported(whole, tmp_path, shared):
+    med = MED(dataclasses.replace(whole.config, shared=shared), whole.tokenizer)
+    with pytest.raises(ModelError, match=f"shares {shared}"):
+        export_original(med, tmp_path / "med.pth")
+    assert not (tmp_path / "med.pth").exists()
+    export_original(med.only("captioner"), tmp_path / "captioner.pth")
+    assert architecture(read(tmp_path / "captioner.pth")).holds == "captioner"
 
 
 def test_twin_and_queue_of_a_pretraining_checkpoint_are_left_out(whole, vocab, tmp_path):
@@ -174,6 +194,18 @@ def test_every_missing_and_unknown_name_is_listed(whole, vocab, tmp_path):
     save_file({**weights, "vqa_head.weight": torch.zeros(1)}, tmp_path / "more.safetensors")
     with pytest.raises(ModelError, match=r"vqa_head\.weight"):
         import_model(tmp_path / "more.safetensors", vocab, tmp_path / "out")
+    wrong = {n: t for n, t in weights.items() if n not in lost}
+    wrong |= {"vqa_head.weight": torch.zeros(1), "vision_proj.bias": torch.zeros(3)}
+    wrong["text_decoder.bert.encoder.layer.0.intermediate.dense.bias"] = torch.full((256,), 7.0)
+    save_file(wrong, tmp_path / "all.safetensors")
+    with pytest.raises(ModelError) as every:
+        import_model(tmp_path / "all.safetensors", vocab, tmp_path / "out")
+    for said in (
+        *(f"missing: {name}" for name in lost),
+        "has no place in a MED: vqa_head.weight",
+        "vision_proj.bias is (3,), should be (",
+    ):
+        assert said in str(every.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -192,7 +224,7 @@ def test_a_larger_picture_resizes_the_positions_bicubically(whole, vocab, tmp_pa
 @pytest.mark.parametrize(
     ("part", "field", "value", "said"),
     [
-        ("vision_config", "layer_norm_eps", 1e-5, "layer_norm_eps is 1e-05"),
+        ("vision_config", "layer_norm_eps", 1e-4, "layer_norm_eps is 0.0001"),
         ("text_config", "num_attention_heads", 8, "BERT-base has 12"),
     ],
 )
@@ -209,6 +241,18 @@ def test_the_known_traps_of_their_config_are_errors(captioner, tmp_path, part, f
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match=said):
         architecture(read(tmp_path))
+
+
+def test_the_eps_that_published_folders_say_by_mistake_is_not_taken_at_its_word(captioner, tmp_path):
+    """transformers' default, 1e-5, stands in them; the weights were trained with 1e-6, which every MED has."""
+    folder, hf, ours = captioner
+    told = json.loads((folder / "config.json").read_text())
+    told["vision_config"]["layer_norm_eps"] = 1e-5
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    again = build(read(tmp_path), ours.tokenizer, architecture(read(tmp_path)))
+    assert parity.image_tokens(hf, again, parity.pixels()) < TOLERANCE
+    assert again.vision.norm.eps == 1e-6
 
 
 class Evil:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from capfilt.errors import ModelError, RecipeError, SourceError, TrainingError
 from capfilt.evaluate.captioning import wording, write
@@ -18,7 +18,7 @@ from capfilt.evaluate.references import read
 from capfilt.med.captioner import MEDCaptioner
 from capfilt.med.encoders import Begun
 from capfilt.med.filter import MEDFilter
-from capfilt.med.model import MED
+from capfilt.med.model import MED, resized_positions
 from capfilt.med.released import original_weights
 from capfilt.roles import Writing
 from capfilt.shards.sample import Sample
@@ -157,6 +157,79 @@ def test_fewer_pairs_than_a_batch_is_said_with_the_mend(
 ) -> None:
     with pytest.raises(TrainingError, match="Set batch_size to 512"):
         train(config(tiny_architecture, shape_shard, tmp_path / "run", batch_size=1000))
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two reports a run goes wild: it stops by its word, and what is saved is from before."""
+    real = torch.optim.AdamW.step
+    steps: list[int] = []
+
+    def wild(self: torch.optim.AdamW, *args: object) -> object:
+        steps.append(1)
+        out = real(self, *args)  # type: ignore[arg-type]
+        if len(steps) == 4:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(float("nan"))
+        return out
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", wild)
+    run = config(tiny_architecture, shape_shard, tmp_path / "run", steps=12, log_every=50, checkpoint_every=3)
+    with pytest.raises(TrainingError, match="not finite at step") as caught:
+        train(run)
+    assert "another folder" in str(caught.value.mend)
+    kept = sorted(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-00000003"]
+    assert all(
+        t.isfinite().all() for t in load_file(tmp_path / "run/checkpoints/step-00000003/state.safetensors").values()
+    )
+
+
+def test_more_steps_are_refused_where_the_learning_rate_depends_on_them(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    run = config(tiny_architecture, shape_shard, tmp_path / "run", steps=3)
+    assert run.optim.decay == "cosine"
+    train(run)
+    with pytest.raises(TrainingError, match="other settings of steps"):
+        train(replace(run, steps=5))
+    free = replace(run, out=str(tmp_path / "free"), optim=replace(run.optim, decay="step"))
+    train(free)
+    assert train(replace(free, steps=5)).steps == 5
+    with pytest.raises(TrainingError, match="at step 5 already, and the run is to end at 4"):
+        train(replace(free, steps=4))
+
+
+def test_a_run_at_another_picture_size_resizes_the_positions(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    first = train(config(tiny_architecture, shape_shard, tmp_path / "small", steps=2))
+    larger = config(
+        tiny_architecture,
+        shape_shard,
+        tmp_path / "large",
+        steps=2,
+        init=str(first.folder),
+        image_size=64,
+        task="filter",
+    )
+    after = MED.load(train(larger).folder)
+    assert after.config.vision.image_size == 64
+    assert after.vision.pos_embed.shape == (1, 65, 64)
+    resized = resized_positions(MED.load(first.folder).vision.pos_embed, after.config.vision)
+    torch.testing.assert_close(after.vision.pos_embed, resized, atol=0.01, rtol=0)
+
+
+def test_nothing_to_train_and_no_room_for_a_word_are_said(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    run = config(tiny_architecture, shape_shard, tmp_path / "run", task="captioner")
+    with pytest.raises(TrainingError, match="5 tokens leave no room for a word behind the prompt's 3"):
+        train(replace(run, data=replace(run.data, max_tokens=5)))
+    everything = ("vision", "text", "itm_head", "temperature")
+    with pytest.raises(TrainingError, match="nothing is left to train"):
+        train(replace(run, optim=replace(run.optim, freeze=everything)))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_architecture: Path, shape_shard: Path, tmp_path: Path) -> None:
