@@ -9,7 +9,7 @@ import typer
 from capfilt.cli.options import HELP_NAMES
 
 if TYPE_CHECKING:
-    from capfilt.train.run import StepReport
+    from capfilt.train.log import StepReport
 
 app = typer.Typer(
     help="Build the corpora that the embedded model is trained on.",

@@ -5,6 +5,7 @@ Knows how a training run is asked for and shown; the run itself is ``capfilt.tra
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from capfilt.cli.terminal import Meter
     from capfilt.med.encoders import Begun
     from capfilt.train.config import Task, TrainConfig
-    from capfilt.train.run import StepReport, TrainResult
+    from capfilt.train.log import StepReport
+    from capfilt.train.run import TrainResult
 
 Data = Annotated[
     list[str], typer.Argument(metavar="DATA...", help="Data sets of `capfilt bootstrap`, folders of shards, or shards.")
@@ -85,7 +87,9 @@ def configure(task: Task, recipe: str, data: list[str], out: str, sets: list[str
 
 
 def show(result: TrainResult) -> None:
-    """The end of a run, in two lines."""
+    """The end of a run, in two lines; of torchrun's processes the first says them."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     typer.echo(f"loss   {result.first_loss:.3f} -> {result.last_loss:.3f} in {result.steps} steps")
     typer.echo(f"model  {result.folder}")
 

@@ -13,20 +13,30 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from capfilt.errors import TrainingError
+from capfilt.med import ranks
+from capfilt.train.group import of_all
 
 CPU = torch.device("cpu")
 KEEP = 2
 """Checkpoints kept; the newest ones."""
 
 
+def rng_states(device: torch.device) -> dict[str, Tensor]:
+    """The state of every process's generators, for :func:`save`; all processes must ask."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return {f"{kind}/{rank}": s for kind, own in states.items() for rank, s in enumerate(of_all(own, device))}
+
+
 def save(
     folder: Path,
     task: nn.Module,
     optimizer: torch.optim.AdamW,
+    states: dict[str, Tensor],
     *,
     step: int,
     config: dict[str, Any],
-    device: torch.device = CPU,
 ) -> Path:
     """Write ``folder/step-NNNNNNNN`` and drop the oldest beyond :data:`KEEP`."""
     target, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
@@ -35,9 +45,7 @@ def save(
     tensors = {f"task/{name}": t for name, t in task.state_dict().items()}
     for name, state in _moments(task, optimizer).items():
         tensors |= {f"optimizer/{key}/{name}": t for key, t in state.items()}
-    tensors["rng/cpu"] = torch.get_rng_state()
-    if device.type == "cuda":
-        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+    tensors |= {f"rng/{name}": state for name, state in states.items()}
     save_file(
         {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, temporary / "state.safetensors"
     )
@@ -102,9 +110,11 @@ def restore(
         )
     task.load_state_dict({n.removeprefix("task/"): t for n, t in tensors.items() if n.startswith("task/")})
     _restore_moments(task, optimizer, tensors)
-    torch.set_rng_state(tensors["rng/cpu"])
-    if "rng/cuda" in tensors and device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
+    # A process that was not there before takes the first one's.
+    rank = ranks.world()[0]
+    torch.set_rng_state(tensors.get(f"rng/cpu/{rank}", tensors["rng/cpu/0"]))
+    if "rng/cuda/0" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors.get(f"rng/cuda/{rank}", tensors["rng/cuda/0"]), device)
     return int(state["step"])
 
 

@@ -144,7 +144,7 @@ class TrainConfig:
     steps: int | None = None
     """Stops after so many optimiser steps, if given; an epoch counts ``steps_per_epoch`` of them."""
     batch_size: int = 128
-    """Pairs a step, 2 or more; the paper 2,880 (B)."""
+    """Pairs a step, those of all processes, 2 or more; the paper 2,880 (B)."""
     checkpoint_every: int = 500
     """Steps between checkpoints, 1 or more."""
     log_every: int = 10
@@ -154,7 +154,7 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """``bfloat16`` computes under autocast; weights stay float32."""
     device: str = "auto"
-    """``auto`` takes a GPU where there is one."""
+    """``auto`` takes a GPU where there is one, each process of torchrun its own."""
     data: DataConfig = field(default_factory=DataConfig)
     """What is trained on."""
     optim: OptimConfig = field(default_factory=OptimConfig)

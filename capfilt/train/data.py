@@ -151,7 +151,11 @@ def _buffered(pairs: Iterator[Pair], size: int, order: random.Random) -> Iterato
 
 
 class BatchStream(IterableDataset[Raw]):
-    """Endless batches; ``skip`` of them are passed over without decoding."""
+    """Endless batches; ``skip`` of them are passed over without decoding.
+
+    Every process of a run reads the same batches and decodes its own ``rows`` of each, augmented as they would be in
+    the whole batch.
+    """
 
     def __init__(
         self,
@@ -163,9 +167,11 @@ class BatchStream(IterableDataset[Raw]):
         seed: int,
         skip: int,
         prompt: str = "",
+        rows: slice | None = None,
     ) -> None:
         self.pairs, self.tokenizer = pairs, tokenizer
         self.size, self.batch_size, self.seed, self.skip, self.prompt = size, batch_size, seed, skip, prompt
+        self.rows = rows or slice(0, batch_size)
 
     def __iter__(self) -> Iterator[Raw]:
         """Batches of this loader process: every ``workers``-th of all."""
@@ -180,11 +186,13 @@ class BatchStream(IterableDataset[Raw]):
         for number in count():
             taken = [next(pairs) for _ in range(self.batch_size)]
             if number >= passed:
-                yield self._batch(taken, number * workers + worker)
+                yield self._batch(taken[self.rows], number * workers + worker)
 
     def _batch(self, pairs: list[Pair], number: int) -> Raw:
-        generator = torch.Generator().manual_seed(_hash64(f"{self.seed}:{number}".encode()) & (2**63 - 1))
-        pixels = torch.stack([self._pixels(pair.image, generator) for pair in pairs])
+        places = range(self.batch_size)[self.rows]
+        pixels = torch.stack(
+            [self._pixels(pair.image, self._generator(number, i)) for pair, i in zip(pairs, places, strict=True)]
+        )
         texts = [self.prompt + pair.text for pair in pairs]
         return Raw(
             pixels,
@@ -192,6 +200,11 @@ class BatchStream(IterableDataset[Raw]):
             torch.tensor([_hash64(pair.image) for pair in pairs]),
             torch.tensor([_hash64(pair.text.encode()) for pair in pairs]),
         )
+
+    def _generator(self, number: int, place: int) -> torch.Generator:
+        """Of one picture's augmentation: whichever process decodes it draws the same."""
+        seed = _hash64(f"{self.seed}:{number}:{place}".encode()) & (2**63 - 1)
+        return torch.Generator().manual_seed(seed)
 
     def _pixels(self, image: bytes, generator: torch.Generator) -> Tensor:
         config = self.pairs.config

@@ -1,14 +1,13 @@
 """One training run: pretraining, or the finetuning of captioner or filter.
 
 Knows the model's tasks and the loader; knows no pipeline. A run interrupted goes on from its newest
-checkpoint when it is started again with the same settings.
+checkpoint when it is started again with the same settings. Started by torchrun, its processes share each batch, and
+train as one process with the whole batch would.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parallel import DistributedDataParallel
 
 from capfilt.captions import clean
 from capfilt.catalog import model_folder
 from capfilt.errors import ModelError, TrainingError
+from capfilt.med import ranks
 from capfilt.med.encoders import Begun, begin
 from capfilt.med.hub import obtain
 from capfilt.med.model import MED
@@ -29,18 +30,9 @@ from capfilt.med.tasks import CaptionerFinetune, FilterFinetune, Pretrain
 from capfilt.train import checkpoint
 from capfilt.train.config import TrainConfig
 from capfilt.train.data import BatchStream, Pairs, loader
+from capfilt.train.group import joined, means, rows_of, wait
+from capfilt.train.log import Log, Meter, StepReport
 from capfilt.train.schedule import lr_at
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What is told of a step: losses are means since the last report, ``images_per_s`` likewise."""
-
-    step: int
-    steps: int
-    losses: dict[str, float]
-    images_per_s: float
-    lr: float
 
 
 @dataclass(frozen=True)
@@ -69,8 +61,13 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_start: OnStart 
         SourceError: shards are missing. ModelError: the model is unknown, or lacks the task's part.
         TrainingError: there is nothing to train on, a loss is not finite, or ``out`` holds another run.
     """
+    with joined(config.device) as device:
+        return _train(config, device, on_step, on_start)
+
+
+def _train(config: TrainConfig, device: torch.device, on_step: OnStep | None, on_start: OnStart | None) -> TrainResult:
+    rows = rows_of(config.batch_size)
     torch.manual_seed(config.seed)
-    device = torch.device("cuda" if config.device == "auto" and torch.cuda.is_available() else _plain(config.device))
     model, begun = _start(config)
     if config.image_size is not None and config.image_size != model.config.vision.image_size:
         model = model.resized(config.image_size)
@@ -84,12 +81,15 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_start: OnStart 
     pairs = Pairs(config.data)
     total = len(pairs)
     _check_size(total, config)
-    if begun and on_start:
+    if begun and on_start and ranks.world()[0] == 0:
         on_start(begun)
     per_epoch = max(1, total // config.batch_size)
     steps = config.steps or config.epochs * per_epoch
-    run = _Run(config, task_of(config, model).to(device), device, per_epoch, steps)
-    return run.go(pairs, on_step)
+    task = task_of(config, model).to(device)
+    # From here on each process draws its own dropout; the first one as it would alone.
+    if ranks.world()[0]:
+        torch.manual_seed(config.seed + ranks.world()[0])
+    return _Run(config, task, device, rows, per_epoch, steps).go(pairs, on_step)
 
 
 def _start(config: TrainConfig) -> tuple[MED, list[Begun]]:
@@ -126,10 +126,6 @@ def task_of(config: TrainConfig, model: MED) -> nn.Module:
     return Pretrain(model, label_smoothing=o.label_smoothing, **contrast)
 
 
-def _plain(device: str) -> str:
-    return "cpu" if device == "auto" else device
-
-
 def _check_size(total: int, config: TrainConfig) -> None:
     if total < config.batch_size:
         raise TrainingError(
@@ -164,8 +160,11 @@ def _freeze(model: MED, parts: tuple[str, ...]) -> None:
 
 
 class _Run:
-    def __init__(self, config: TrainConfig, task: nn.Module, device: torch.device, per_epoch: int, steps: int) -> None:
-        self.config, self.task, self.device = config, task, device
+    def __init__(
+        self, config: TrainConfig, task: nn.Module, device: torch.device, rows: slice, per_epoch: int, steps: int
+    ) -> None:
+        self.config, self.task, self.device, self.rows = config, task, device, rows
+        self.rank, self.size = ranks.world()
         self.per_epoch, self.steps = per_epoch, steps
         self.model: MED = task.model  # type: ignore[assignment]  # every task has one; nn.Module cannot say so
         _freeze(self.model, config.optim.freeze)
@@ -175,28 +174,36 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             trained, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=True
         )
+        # Finetuning leaves heads or a direction without gradient, which the wrapper must be told.
+        self.wrapped = (
+            DistributedDataParallel(task, find_unused_parameters=config.task != "pretrain", broadcast_buffers=False)
+            if self.size > 1
+            else task
+        )
         self.out = Path(config.out)
         self.settings = {k: v for k, v in _jsonable(asdict(config)).items() if k not in _SPEED_ONLY}
 
     def go(self, pairs: Pairs, on_step: OnStep | None) -> TrainResult:
         start = self._resume()
-        log = _Log(self.out / "log.csv", start)
+        log = Log(self.out / "log.csv", start, writes=self.rank == 0)
         stream = self._stream(pairs, start)
         batches = iter(loader(stream, processes=self.config.data.loaders, pin=self.device.type == "cuda"))
         self.task.train()
-        meter = _Meter(self.config.batch_size)
+        meter = Meter(self.config.batch_size)
         for step in range(start, self.steps):
             lr = lr_at(step, self.config.optim, steps_per_epoch=self.per_epoch, steps=self.steps)
             meter.add(self._step(next(batches).to(self.device), step, lr))
             if (step + 1) % self.config.log_every == 0 or step + 1 == self.steps or step == start:
                 report = self._report(meter, step, lr)
                 log.write(report)
-                if on_step:
+                if on_step and self.rank == 0:
                     on_step(report)
             if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.steps:
                 self._save(step + 1)
         self.task.eval()
-        self.model.save(self.out / "model")
+        if self.rank == 0:
+            self.model.save(self.out / "model")
+        wait()
         first, last = log.ends()
         return TrainResult(self.out / "model", self.steps, first, last)
 
@@ -210,6 +217,7 @@ class _Run:
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             skip=start,
+            rows=self.rows,
             prompt=prompt.lstrip(),
         )
 
@@ -223,7 +231,7 @@ class _Run:
         kernels = [SDPBackend.MATH] if mixed and self.device.type == "cpu" else list(_FUSED)
         with sdpa_kernel(kernels), torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             try:
-                losses: dict[str, Tensor] = self.task(batch, alpha=alpha)
+                losses: dict[str, Tensor] = self.wrapped(batch, alpha=alpha)
             except RuntimeError as error:
                 # Negatives cannot be drawn by what is not a number.
                 self._check_weights(step, error)
@@ -235,14 +243,16 @@ class _Run:
         self.optimizer.step()
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _report(self, meter: _Meter, step: int, lr: float) -> StepReport:
-        losses, rate = meter.take()
+    def _report(self, meter: Meter, step: int, lr: float) -> StepReport:
+        own, rate = meter.take()
+        losses = means(own, self.device)
         if not all(math.isfinite(loss) for loss in losses.values()):
             raise TrainingError(f"a loss is not finite at step {step + 1}: {losses}", where=self.config.out, mend=_TAME)
         return StepReport(step + 1, self.steps, losses, rate, lr)
 
     def _resume(self) -> int:
         found = checkpoint.newest(self.out / "checkpoints")
+        wait()  # or one process might make what another takes for an earlier run's
         if found is None:
             self.out.mkdir(parents=True, exist_ok=True)
             return 0
@@ -262,9 +272,11 @@ class _Run:
 
     def _save(self, step: int) -> None:
         self._check_weights(step - 1)
-        checkpoint.save(
-            self.out / "checkpoints", self.task, self.optimizer, step=step, config=self.settings, device=self.device
-        )
+        states = checkpoint.rng_states(self.device)
+        if self.rank == 0:
+            folder = self.out / "checkpoints"
+            checkpoint.save(folder, self.task, self.optimizer, states, step=step, config=self.settings)
+        wait()
 
 
 _TAME = (
@@ -284,52 +296,3 @@ def _jsonable(value: object) -> dict[str, object]:
     out = plain(value)
     assert isinstance(out, dict)  # noqa: S101  asdict gives one
     return out
-
-
-class _Meter:
-    """Means of losses, kept on the device until they are asked for."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.sums: dict[str, Tensor] = {}
-        self.count, self.since = 0, time.perf_counter()
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        for name, loss in losses.items():
-            self.sums[name] = self.sums[name] + loss if name in self.sums else loss
-        self.count += 1
-
-    def take(self) -> tuple[dict[str, float], float]:
-        means = {name: float(total) / self.count for name, total in self.sums.items()}
-        rate = self.count * self.batch_size / max(1e-9, time.perf_counter() - self.since)
-        self.sums, self.count, self.since = {}, 0, time.perf_counter()
-        return means, rate
-
-
-class _Log:
-    """``log.csv``: a line a report; a resumed run drops the lines that it will write again."""
-
-    def __init__(self, file: Path, start: int) -> None:
-        self.file = file
-        self.rows: list[dict[str, str]] = []
-        if start and file.exists():
-            with file.open(newline="", encoding="utf-8") as f:
-                self.rows = [row for row in csv.DictReader(f) if int(row["step"]) <= start]
-
-    def write(self, report: StepReport) -> None:
-        numbers = {**report.losses, "lr": report.lr, "images_per_s": report.images_per_s}
-        self.rows.append({"step": str(report.step)} | {k: f"{v:.6g}" for k, v in numbers.items()})
-        with self.file.open("w", newline="", encoding="utf-8") as f:
-            writer = csv.DictWriter(f, list(self.rows[0]))
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-    def ends(self) -> tuple[float, float]:
-        """The summed losses of the first and the last line."""
-        if not self.rows:
-            return math.nan, math.nan
-        return _total(self.rows[0]), _total(self.rows[-1])
-
-
-def _total(row: dict[str, str]) -> float:
-    return sum(float(row[name]) for name in ("itc", "itm", "lm") if name in row)

@@ -25,7 +25,8 @@ from capfilt.shards.sample import Sample
 from capfilt.shards.tar import write_tar
 from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, TrainConfig
 from capfilt.train.data import Pairs
-from capfilt.train.run import StepReport, train
+from capfilt.train.log import StepReport
+from capfilt.train.run import train
 from capfilt.train.schedule import lr_at
 from tests.conftest import shape_picture
 

@@ -1,0 +1,91 @@
+"""Several processes that train one model: torchrun's environment, the device of each, and what they tell each other.
+
+Knows processes; knows no model and no data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from capfilt.errors import TrainingError
+from capfilt.med import ranks
+
+
+@contextmanager
+def joined(device: str) -> Iterator[torch.device]:
+    """Join the group that ``torchrun``, or whoever sets RANK, WORLD_SIZE and MASTER_ADDR, describes, if there is one.
+
+    A group that is initialised already is used as it is, and left.
+
+    Args:
+        device: ``auto`` takes the GPU of this process's LOCAL_RANK where there is one, else the CPU.
+
+    Yields:
+        The device of this process.
+    """
+    place = _device(device)
+    if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield place
+        return
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield place
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(device: str) -> torch.device:
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def rows_of(batch_size: int) -> slice:
+    """This process's rows of a batch.
+
+    Raises:
+        TrainingError: they cannot be shared out evenly.
+    """
+    rank, size = ranks.world()
+    if batch_size % size or batch_size < 2 * size:
+        raise TrainingError(
+            f"a batch of {batch_size} cannot be shared by {size} processes, 2 rows or more each",
+            where="batch_size",
+            mend=f"Take a multiple of {size}; it counts the rows of all processes.",
+        )
+    rows = batch_size // size
+    return slice(rank * rows, (rank + 1) * rows)
+
+
+def means(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Each value's mean over the processes."""
+    _, size = ranks.world()
+    if size == 1:
+        return dict(values)
+    told = torch.tensor(list(values.values()), dtype=torch.float64 if device.type == "cpu" else torch.float32).to(
+        device
+    )
+    dist.all_reduce(told)
+    return dict(zip(values, (told / size).tolist(), strict=True))
+
+
+def of_all(state: Tensor, device: torch.device) -> list[Tensor]:
+    """A byte tensor of the same length from every process, in their order."""
+    found = ranks.gathered(state.to(device)[None])
+    return list(found.cpu())
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if ranks.world()[1] > 1:
+        dist.barrier()

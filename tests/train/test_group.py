@@ -1,0 +1,110 @@
+"""Two processes that share each batch train as one with the whole batch: losses, weights, and after a stop."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import yaml
+
+from capfilt.errors import TrainingError
+from capfilt.med.model import MED
+from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, Task, TrainConfig
+from capfilt.train.group import rows_of
+from capfilt.train.run import train
+
+WORKERS = 2
+SCRIPT = Path(sys.executable).with_name("torchrun")
+
+
+@pytest.fixture(scope="module")
+def still(tiny_architecture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny architecture without dropout, which every process draws for itself."""
+    folder = tmp_path_factory.mktemp("still")
+    data = yaml.safe_load((tiny_architecture / "model.yaml").read_text())
+    data["text"]["dropout"] = 0.0
+    (folder / "model.yaml").write_text(yaml.safe_dump(data))
+    (folder / "vocab.txt").write_text((tiny_architecture / "vocab.txt").read_text())
+    return folder
+
+
+def config(task: Task, folder: Path, shard: Path, out: Path) -> TrainConfig:
+    return TrainConfig(
+        task=task,
+        model=str(folder),
+        out=str(out),
+        steps=6,
+        batch_size=16,
+        log_every=1,
+        checkpoint_every=3,
+        data=DataConfig(shards=(str(shard),), origins=("human",), min_scale=0.6, shuffle_buffer=64),
+        optim=OptimConfig(lr=1e-3, warmup_steps=2, decay="step", clip=1.0),
+        objective=ObjectiveConfig(queue_size=48, momentum=0.9, alpha_ramp_epochs=0.1),
+        device="cpu",
+    )
+
+
+def work(rank: int, runs: list[TrainConfig], meet: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=WORKERS)
+    for run in runs:
+        train(run)
+    dist.destroy_process_group()
+
+
+def curve(out: Path) -> list[dict[str, float]]:
+    with (out / "log.csv").open(newline="") as f:
+        return [{k: float(v) for k, v in row.items() if k != "images_per_s"} for row in csv.DictReader(f)]
+
+
+@pytest.mark.parametrize("task", ["pretrain", "captioner", "filter"])
+def test_two_processes_have_the_curve_and_the_model_of_one(
+    task: Task, still: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    alone, shared = (config(task, still, shape_shard, tmp_path / name) for name in ("alone", "shared"))
+    train(alone)
+    # Stopped after half of the steps and gone on with: what the processes know apart comes back too.
+    mp.spawn(work, ([replace(shared, steps=3), shared], str(tmp_path / "meet")), nprocs=WORKERS)
+    wanted, found = curve(tmp_path / "alone"), curve(tmp_path / "shared")
+    assert len(wanted) == len(found) == 6
+    for one, two in zip(wanted, found, strict=True):
+        assert two == pytest.approx(one, rel=2e-4)
+    theirs = MED.load(tmp_path / "shared" / "model").state_dict()
+    for name, tensor in MED.load(tmp_path / "alone" / "model").state_dict().items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    kept = sorted(folder.name for folder in (tmp_path / "shared" / "checkpoints").iterdir())
+    assert kept == ["step-00000003", "step-00000006"]
+
+
+def test_torchrun_starts_the_command_line_in_every_process(still: Path, shape_shard: Path, tmp_path: Path) -> None:
+    sets = ["steps=2", "batch_size=8", "log_every=1", f"model={still}", "device=cpu", "precision=float32"]
+    args = [arg for one in sets for arg in ("--set", one)]
+    command = [SCRIPT, "--standalone", f"--nproc-per-node={WORKERS}", "--no-python", SCRIPT.with_name("capfilt")]
+    done = subprocess.run(
+        [*command, "pretrain", shape_shard, tmp_path / "out", *args],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(curve(tmp_path / "out")) == 2
+    assert done.stdout.count("model  ") == 1
+    assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rows_of(6) == slice(0, 6)
+    monkeypatch.setattr("capfilt.med.ranks.world", lambda: (1, 3))
+    assert rows_of(12) == slice(4, 8)
+    for size in (10, 3):
+        with pytest.raises(TrainingError, match=f"a batch of {size} cannot be shared by 3 processes"):
+            rows_of(size)
