@@ -53,7 +53,9 @@ class Size:
 
 
 SMALL = Size()
-BASE = Size(side=224, width=768, depth=12, words=30522, positions=512, std=0.02, noise=0.005, embed=256, places=6.0)
+BASE = Size(
+    side=224, width=768, depth=12, words=30522, positions=512, std=0.02, noise=0.005, embed=256, places=6.0, end=2.6
+)
 """BLIP with ViT-B/16."""
 
 
