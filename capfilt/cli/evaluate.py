@@ -15,6 +15,7 @@ import typer
 
 from capfilt.cli.options import QuietOption
 from capfilt.cli.terminal import table
+from capfilt.errors import DestinationError
 
 
 class MeasureName(StrEnum):
@@ -72,6 +73,8 @@ def command(
     from capfilt.stages.capfilt import device_of
 
     folder = model_folder(model)
+    if out is not None:
+        _check_out(out)
     beams = {Decoding.BEAM: 3, Decoding.GREEDY: 1, Decoding.NUCLEUS: None}[decoding]
     asked = Asked(
         measures=tuple(m.value for m in measure) if measure else None,
@@ -91,6 +94,18 @@ def command(
     if out is not None:
         for file in save(told, out):
             typer.echo(f"wrote  {file}", err=as_json)
+
+
+def _check_out(out: Path) -> None:
+    """Before hours of computing."""
+    if "://" in str(out) or ":/" in str(out):
+        raise DestinationError("figures are written to a folder of this machine", where=str(out), mend="Name one.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".capfilt").touch()
+        (out / ".capfilt").unlink()
+    except OSError as error:
+        raise DestinationError(f"cannot be written to: {error}", where=str(out), mend="Name another folder.") from error
 
 
 def show(told: dict[str, Any]) -> None:

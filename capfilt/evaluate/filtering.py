@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from capfilt.captions import clean
-from capfilt.errors import DataError
+from capfilt.errors import DataError, ModelError
 from capfilt.evaluate.references import Referenced, decode
 from capfilt.roles import Filter, Score
 
@@ -124,7 +125,7 @@ def judged(judge: Filter, items: Sequence[Referenced], *, seed: int = 0, batch_s
     """Score each picture's first caption, and one of another picture.
 
     Raises:
-        DataError: there is nothing to judge, or one text is too frequent to shuffle.
+        DataError: there is nothing to judge, or one text is too frequent to shuffle. ModelError: a score is no number.
     """
     true = [item.texts[0] for item in items]
     false = shuffled(true, seed)
@@ -133,6 +134,8 @@ def judged(judge: Filter, items: Sequence[Referenced], *, seed: int = 0, batch_s
         part = slice(start, start + batch_size)
         texts = [list(pair) for pair in zip(true[part], false[part], strict=True)]
         scores += judge.score([decode(item) for item in items[part]], texts)
+    if not all(math.isfinite(value) for row in scores for s in row for value in (s.itc, s.itm or 0.0)):
+        raise ModelError("the filter's scores are not numbers", where="filter", mend="Its weights are damaged.")
     return Judged([row[0] for row in scores], [row[1] for row in scores])
 
 

@@ -10,8 +10,9 @@ import io
 import re
 import shutil
 import subprocess
+import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +78,7 @@ def quality(texts: Sequence[str], references: Sequence[Sequence[str]], *, java: 
             "the caption metrics are not installed", where="pycocoevalcap", mend="pip install 'capfilt[eval]'"
         ) from error
     has_java = shutil.which("java") is not None if java is None else java
-    said, wanted = _tokenized(texts, references, has_java)
+    said, wanted, has_java = _tokenized(texts, references, has_java)
     scores: dict[str, float] = {}
     with contextlib.redirect_stdout(io.StringIO()):  # the package prints as it goes
         for name, value in zip(
@@ -89,21 +90,30 @@ def quality(texts: Sequence[str], references: Sequence[Sequence[str]], *, java: 
     left_out = {}
     for name, compute in (("METEOR", _meteor), ("SPICE", _spice)):
         if not has_java:
-            left_out[name] = "needs Java"
+            left_out[name] = "needs a Java that works" if shutil.which("java") else "needs Java"
             continue
         try:
             scores[name] = compute(wanted, said)
-        except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, RuntimeError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
             left_out[name] = (str(error).strip().splitlines() or [type(error).__name__])[0]
     tokenizer = TOKENIZER_JAVA if has_java else TOKENIZER_PLAIN
     return Quality(captions=len(texts), tokenizer=tokenizer, scores=scores, left_out=left_out)
 
 
-def _tokenized(texts: Sequence[str], references: Sequence[Sequence[str]], java: bool) -> tuple[Texts, Texts]:
+def _tokenized(texts: Sequence[str], references: Sequence[Sequence[str]], java: bool) -> tuple[Texts, Texts, bool]:
+    """Both sides in words, and whether it was Java that found them: one that does not work is as good as none."""
     said = {i: [text] for i, text in enumerate(texts)}
     wanted = {i: list(rows) for i, rows in enumerate(references)}
-    tokenize: Callable[[Texts], Texts] = _ptb if java else _plain
-    return tokenize(said), tokenize(wanted)
+    if java:
+        with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
+            found = _ptb(said), _ptb(wanted)
+            if all(_counts(a) == _counts(b) for a, b in zip(found, (said, wanted), strict=True)):
+                return *found, True
+    return _plain(said), _plain(wanted), False
+
+
+def _counts(texts: Texts) -> dict[int, int]:
+    return {i: len(rows) for i, rows in texts.items()}
 
 
 def _plain(texts: Texts) -> Texts:
@@ -126,6 +136,8 @@ def _meteor(wanted: Texts, said: Texts) -> float:
     try:
         return float(meteor.compute_score(wanted, said)[0])
     finally:
+        if meteor.lock.locked():  # it keeps the lock when it fails, and its end would wait for it
+            meteor.lock.release()
         for pipe in (meteor.meteor_p.stdout, meteor.meteor_p.stderr):
             pipe.close()
 

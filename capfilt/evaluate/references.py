@@ -6,19 +6,22 @@ when it is needed. Knows files; knows no model.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
 
+from capfilt import images
 from capfilt.errors import DataError, SourceError
 from capfilt.inputs import expand, is_folder, open_read
 from capfilt.shards.read import samples
 from capfilt.storage import Store
+
+LIMITS = images.ImageLimits(min_side=1, max_aspect=1000.0)
+"""Of pictures to measure on: those of the pipeline, but small and long ones are measured too."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +45,30 @@ class Referenced:
         """
         if self.data:
             return self.data
+        mend = "Give the folder of the pictures by --images."
+        path = Path(self.file)
+        if "://" not in self.file and path.exists() and not path.is_file():
+            raise SourceError("the picture is no file", where=self.file, mend=mend)
         try:
             with open_read(self.file) as f:
-                data: bytes = f.read()
-        except (OSError, SourceError) as error:
-            raise SourceError(
-                "the picture is not there", where=self.file, mend="Give the folder of the pictures by --images."
-            ) from error
+                data: bytes = f.read(LIMITS.max_bytes + 1)
+        except Exception as error:  # each file system of fsspec has errors of its own
+            raise SourceError("the picture is not there", where=self.file, mend=mend) from error
         return data
 
 
 def decode(item: Referenced) -> Image.Image:
-    """The picture of an item, RGB.
+    """The picture of an item: upright RGB, its longer side within :data:`LIMITS`, as the pipeline would see it.
 
     Raises:
-        SourceError: it is not there. DataError: it is none.
+        SourceError: it is not there. DataError: it is none, or is out of bounds.
     """
-    try:
-        with Image.open(io.BytesIO(item.image()), formats=("JPEG", "PNG", "WEBP")) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"the picture cannot be decoded: {error}", where=item.file or item.key) from error
+    found = images.normalise(item.image(), LIMITS)
+    if isinstance(found, images.Refused):
+        raise DataError(
+            f"the picture cannot be decoded: {found.detail}", where=item.file or item.key, mend="Leave it out."
+        )
+    return images.decode(found.data)
 
 
 def read(entries: Sequence[str], *, images: str | None = None, split: str | None = None) -> Iterator[Referenced]:
@@ -100,12 +106,14 @@ def _json(url: str) -> Any:
     try:
         with open_read(url) as f:
             return json.loads(f.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"not JSON: {error}", where=url, mend="Copy the file again.") from error
 
 
 def _annotated(data: Any, url: str, root: str, split: str | None) -> Iterator[Referenced]:
     try:
+        if split is not None and (isinstance(data, list) or "annotations" in data):
+            raise DataError("these annotations have no splits", where=url, mend="Leave out --split.")
         if isinstance(data, list):
             rows = _blip(data)
         elif "annotations" in data:
@@ -115,7 +123,7 @@ def _annotated(data: Any, url: str, root: str, split: str | None) -> Iterator[Re
         found = 0
         for key, name, texts in rows:
             found += 1
-            yield Referenced(key, texts, file=f"{root.rstrip('/')}/{PurePosixPath(name)}")
+            yield Referenced(key, texts, file=f"{root.rstrip('/')}/{name}")
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"annotations of no known kind: {type(error).__name__} {error}",
@@ -127,16 +135,30 @@ def _annotated(data: Any, url: str, root: str, split: str | None) -> Iterator[Re
         raise DataError("no picture with a text", where=url, mend="Check the file, and --split if it was given.")
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a caption is {value!r}")
+    return value
+
+
+def _name(value: object) -> str:
+    """A picture's file name, which must stay below its folder: annotations may be a stranger's."""
+    name = PurePosixPath(_text(value))
+    if ".." in name.parts or name.is_absolute():
+        raise TypeError(f"a picture's name leads out of its folder: {name}")
+    return str(name)
+
+
 Row = tuple[str, str, tuple[str, ...]]
 
 
 def _coco(data: Mapping[str, Any]) -> Iterator[Row]:
     texts: dict[Any, list[str]] = {}
     for annotation in data["annotations"]:
-        texts.setdefault(annotation["image_id"], []).append(str(annotation["caption"]))
+        texts.setdefault(annotation["image_id"], []).append(_text(annotation["caption"]))
     for image in data["images"]:
         if image["id"] in texts:
-            yield str(image["id"]), str(image["file_name"]), tuple(texts[image["id"]])
+            yield str(image["id"]), _name(image["file_name"]), tuple(texts[image["id"]])
 
 
 def _karpathy(data: Mapping[str, Any], split: str | None) -> Iterator[Row]:
@@ -144,9 +166,9 @@ def _karpathy(data: Mapping[str, Any], split: str | None) -> Iterator[Row]:
         if split is not None and image["split"] != split:
             continue
         name = f"{image['filepath']}/{image['filename']}" if image.get("filepath") else image["filename"]
-        texts = tuple(str(sentence["raw"]) for sentence in image["sentences"])
+        texts = tuple(_text(sentence["raw"]) for sentence in image["sentences"])
         if texts:
-            yield str(image.get("cocoid", image.get("imgid", name))), name, texts
+            yield str(image.get("cocoid", image.get("imgid", name))), _name(name), texts
 
 
 def _blip(data: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
@@ -154,7 +176,7 @@ def _blip(data: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     texts: dict[str, list[str]] = {}
     for row in data:
         said = row["caption"]
-        texts.setdefault(str(row["image"]), []).extend(map(str, said) if isinstance(said, list) else [str(said)])
+        texts.setdefault(str(row["image"]), []).extend(map(_text, said) if isinstance(said, list) else [_text(said)])
     for name, said in texts.items():
         if said:
-            yield name, name, tuple(said)
+            yield name, _name(name), tuple(said)

@@ -66,10 +66,10 @@ def retrieve(
         items: every text of an item is a right answer for its picture.
         rerank: candidates of each query to be ranked again by ITM, 0 for none; the paper takes 256 (128 for Flickr30k).
         batch_size: pictures, texts or pairs at once.
-        store: how image tokens are kept, N * V of them a picture; None as they are.
+        store: how image tokens are kept in the machine's memory, N * V of them a picture; None as they are.
 
     Raises:
-        DataError: there is nothing to measure. ModelError: the model holds no filter.
+        DataError: there is nothing to measure. ModelError: the model holds no filter, or gives no numbers.
     """
     if model.config.holds == "captioner":
         raise ModelError("this model is a captioner, it has no ITC and ITM", where="model", mend="Name a filter.")
@@ -79,7 +79,7 @@ def retrieve(
     ]
     with torch.inference_mode():
         vectors_TP = torch.cat([model.embed_text(part.to(model.device)).float() for part in tokens])
-        cosine_IT = vectors_IP @ vectors_TP.T
+        cosine_IT = _finite(vectors_IP @ vectors_TP.T)
     owner_T = torch.tensor(owner, device=cosine_IT.device)
     right_IT = torch.arange(len(images), device=cosine_IT.device)[:, None] == owner_T
     text_by_itc, image_by_itc = recall(cosine_IT, right_IT), recall(cosine_IT.T, right_IT.T)
@@ -141,7 +141,7 @@ def _encode_images(
         for (_, said), image_NV in zip(part, image_BNV.to(store or image_BNV.dtype), strict=True):
             texts += said
             owner += [len(images)] * len(said)
-            images.append(image_NV)
+            images.append(image_NV.cpu())
     if not texts:
         raise DataError("no picture with a text to measure on", mend="Name shards or annotations with captions.")
     return images, torch.cat(vectors), texts, owner
@@ -160,6 +160,12 @@ def _batches(items: Iterable[tuple[Referenced, list[str]]], size: int) -> Iterat
         yield part
 
 
+def _finite(scores: Tensor) -> Tensor:
+    if not bool(torch.isfinite(scores).all()):
+        raise ModelError("the model's scores are not numbers", where="model", mend="Its weights are damaged.")
+    return scores
+
+
 class _Pairs:
     """ITM over chosen pairs."""
 
@@ -176,7 +182,7 @@ class _Pairs:
         places = cosine_QC.topk(k, dim=1).indices
         queries = torch.arange(cosine_QC.shape[0], device=places.device)[:, None].expand_as(places)
         image, text = (places, queries) if transposed else (queries, places)
-        logits = self._logits(image.flatten().tolist(), text.flatten().tolist()).view_as(places)
+        logits = _finite(self._logits(image.flatten().tolist(), text.flatten().tolist()).view_as(places))
         # Whatever ITM says, what it did not see stands behind what it saw.
         behind = cosine_QC + (logits.min() - 4.0)
         return behind.scatter(1, places, logits + cosine_QC.gather(1, places))

@@ -21,7 +21,7 @@ from PIL import Image
 
 from capfilt.captions import clean
 from capfilt.catalog import model_folder
-from capfilt.errors import ModelError
+from capfilt.errors import EngineError, ModelError
 from capfilt.images import decode
 from capfilt.peers.opening import open_captioner, open_filter
 from capfilt.records import Caption, Origin, replace
@@ -75,8 +75,20 @@ class CapFilt:
 
 
 def device_of(device: str) -> str:
-    """``auto`` becomes ``cuda`` where there is a GPU, else ``cpu``."""
+    """``auto`` becomes ``cuda`` where there is a GPU, else ``cpu``.
+
+    Raises:
+        EngineError: it is no device of this machine.
+    """
     if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise EngineError(
+                f"no such device here: {str(error).splitlines()[0]}",
+                where=device,
+                mend="Say auto, cpu or a GPU there is.",
+            ) from error
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -88,6 +88,8 @@ def restore(
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "state.safetensors")
+        if not {"step", "config"} <= state.keys() or "rng/cpu/0" not in tensors:
+            raise ValueError("it is of another version, or not whole")
     except (OSError, ValueError, SafetensorError) as error:
         raise TrainingError(
             f"the checkpoint cannot be read: {error}",
@@ -110,11 +112,13 @@ def restore(
         )
     task.load_state_dict({n.removeprefix("task/"): t for n, t in tensors.items() if n.startswith("task/")})
     _restore_moments(task, optimizer, tensors)
-    # A process that was not there before takes the first one's.
     rank = ranks.world()[0]
-    torch.set_rng_state(tensors.get(f"rng/cpu/{rank}", tensors["rng/cpu/0"]))
-    if "rng/cuda/0" in tensors and device.type == "cuda":
-        torch.cuda.set_rng_state(tensors.get(f"rng/cuda/{rank}", tensors["rng/cuda/0"]), device)
+    if f"rng/cpu/{rank}" in tensors:
+        torch.set_rng_state(tensors[f"rng/cpu/{rank}"])
+        if f"rng/cuda/{rank}" in tensors and device.type == "cuda":
+            torch.cuda.set_rng_state(tensors[f"rng/cuda/{rank}"], device)
+    else:  # a process that was not there before: it must not draw what another draws
+        torch.manual_seed(hash((int(config.get("seed", 0)), rank, int(state["step"]))))
     return int(state["step"])
 
 

@@ -232,7 +232,7 @@ def _decode(data: bytes) -> Tensor:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise TrainingError(
             f"a picture in the shards cannot be decoded: {error}", mend="Run `capfilt verify` on the data set."
         ) from error

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from capfilt.errors import TrainingError
+from capfilt.errors import EngineError, TrainingError
 from capfilt.med import ranks
 
 
@@ -43,11 +43,16 @@ def joined(device: str) -> Iterator[torch.device]:
 
 
 def _device(device: str) -> torch.device:
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    try:
+        place = torch.device("cpu" if device == "auto" else device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise EngineError(
+            f"no such device here: {str(error).splitlines()[0]}", where=device, mend="Say auto, cpu or a GPU there is."
+        ) from error
+    return place
 
 
 def rows_of(batch_size: int) -> slice:
@@ -77,6 +82,21 @@ def means(values: Mapping[str, float], device: torch.device) -> dict[str, float]
     )
     dist.all_reduce(told)
     return dict(zip(values, (told / size).tolist(), strict=True))
+
+
+def agree(what: str, value: int, device: torch.device) -> None:
+    """All processes must have found the same, or they would train on different batches and wait for each other.
+
+    Raises:
+        TrainingError: they have not; raised in every process.
+    """
+    found = ranks.gathered(torch.tensor([value], device=device)).tolist()
+    if len(set(found)) > 1:
+        raise TrainingError(
+            f"the processes do not agree on {what}: {', '.join(map(str, found))}",
+            where="torchrun",
+            mend="All must read the same shards and the same output folder.",
+        )
 
 
 def of_all(state: Tensor, device: torch.device) -> list[Tensor]:

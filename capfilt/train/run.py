@@ -30,7 +30,7 @@ from capfilt.med.tasks import CaptionerFinetune, FilterFinetune, Pretrain
 from capfilt.train import checkpoint
 from capfilt.train.config import TrainConfig
 from capfilt.train.data import BatchStream, Pairs, loader
-from capfilt.train.group import joined, means, rows_of, wait
+from capfilt.train.group import agree, joined, means, rows_of, wait
 from capfilt.train.log import Log, Meter, StepReport
 from capfilt.train.schedule import lr_at
 
@@ -80,6 +80,7 @@ def _train(config: TrainConfig, device: torch.device, on_step: OnStep | None, on
     _check_prompt(model, config)
     pairs = Pairs(config.data)
     total = len(pairs)
+    agree("the number of pairs", total, device)
     _check_size(total, config)
     if begun and on_start and ranks.world()[0] == 0:
         on_start(begun)
@@ -185,6 +186,7 @@ class _Run:
 
     def go(self, pairs: Pairs, on_step: OnStep | None) -> TrainResult:
         start = self._resume()
+        agree("the step to go on with", start, self.device)
         log = Log(self.out / "log.csv", start, writes=self.rank == 0)
         stream = self._stream(pairs, start)
         batches = iter(loader(stream, processes=self.config.data.loaders, pin=self.device.type == "cuda"))

@@ -47,6 +47,22 @@ def test_json_is_all_of_stdout(capfilt, models, shape_shard):
     assert "captioning" not in told
 
 
+@pytest.mark.parametrize(("option", "value"), [("--device", "cuda:77"), ("--device", "toaster"), ("--out", "s3://b/x")])
+def test_what_cannot_be_is_said_before_anything_is_computed(capfilt, models, shape_shard, option, value):
+    said = capfilt("evaluate", models / "filter", shape_shard, option, value)
+    assert said.code == 2
+    assert len(said.err.splitlines()) == 2
+    assert said.out == ""
+
+
+def test_a_file_in_the_place_of_the_folder_is_said_at_once(capfilt, models, shape_shard, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    said = capfilt("evaluate", models / "filter", shape_shard, "--out", tmp_path / "taken")
+    assert said.code == 2
+    assert "cannot be written to" in said.err
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("model", "measure", "can"), [("captioner", "retrieval", "captioning"), ("filter", "captioning", "filtering")]
 )

@@ -6,12 +6,15 @@ import builtins
 import math
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from capfilt.errors import EngineError
 from capfilt.evaluate.quality import diversity, quality
 
+FAILS_AFTER_TOKENS = """case "$*" in *PTBTokenizer*) for last; do :; done; tr A-Z a-z < "$last";; *) exit 1;; esac"""
+"""A Java that splits words and then has no memory for METEOR and SPICE."""
 TEXTS = ["a man rides a horse", "two dogs play in the snow", "a red bus on a street", "a plate of food"]
 REFERENCES = [
     ["A man is riding a horse.", "A person on a brown horse"],
@@ -39,7 +42,8 @@ def bleu_1(texts: list[str], references: list[list[str]]) -> float:
 def test_without_java_words_are_split_plainly_and_what_needs_it_is_named() -> None:
     found = quality(TEXTS, REFERENCES, java=False)
     assert found.tokenizer == "plain"
-    assert found.left_out == {"METEOR": "needs Java", "SPICE": "needs Java"}
+    assert set(found.left_out) == {"METEOR", "SPICE"}
+    assert all("Java" in why for why in found.left_out.values())
     assert list(found.scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
     plain = [[r.lower().strip(".!").replace("double-decker", "double decker") for r in rows] for rows in REFERENCES]
     assert found.scores["BLEU-1"] == pytest.approx(bleu_1(TEXTS, plain), rel=1e-6)
@@ -65,6 +69,18 @@ def test_with_java_the_figures_are_those_of_the_official_program() -> None:
     assert found.scores["BLEU-4"] == pytest.approx(Bleu(4).compute_score(wanted, said)[0][3])
     assert 0 < found.scores["METEOR"] < 1
     assert set(found.left_out) <= {"SPICE"}  # its program fetches a parser when it is first used
+
+
+def test_a_java_that_fails_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for script, tokenizer in (("echo no heap >&2; exit 1", "plain"), (FAILS_AFTER_TOKENS, "PTB")):
+        java = tmp_path / "java"
+        java.write_text(f"#!/bin/sh\n{script}\n")
+        java.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        found = quality(TEXTS, REFERENCES)
+        assert found.tokenizer == tokenizer
+        assert {"METEOR", "SPICE"} == set(found.left_out)
+        assert found.scores["CIDEr"] > 0
 
 
 def test_without_the_package_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

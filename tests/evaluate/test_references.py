@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -97,6 +100,10 @@ def test_pictures_may_lie_in_another_folder(folder: Path, tmp_path_factory: pyte
         ([1, 2], "no known kind"),
         ("text", "no known kind"),
         ([], "no picture with a text"),
+        ([{"image": "../../etc/passwd", "caption": "x"}], "leads out of its folder"),
+        ([{"image": "/etc/passwd", "caption": "x"}], "leads out of its folder"),
+        ([{"image": "val/a.png", "caption": None}], "no known kind: TypeError a caption is None"),
+        ([{"image": "val/a.png", "caption": ["x", {"y": 1}]}], "no known kind"),
         (KARPATHY | {"images": []}, "no picture with a text"),
     ],
 )
@@ -111,6 +118,24 @@ def test_what_is_no_json_and_what_is_no_picture_is_said(folder: Path) -> None:
         list(read([str(folder / "annotations.json")]))
     (folder / "val" / "a.png").write_text("no picture")
     with pytest.raises(DataError, match="cannot be decoded"):
+        decode(next(read([written(folder, BLIP_TEST)])))
+
+
+def test_a_split_is_asked_of_what_has_splits(folder: Path) -> None:
+    for data in (COCO, BLIP_TEST):
+        with pytest.raises(DataError, match="have no splits"):
+            list(read([written(folder, data)], split="test"))
+
+
+def test_a_picture_that_would_take_all_memory_or_is_no_file_is_refused(folder: Path) -> None:
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    (folder / "val" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        decode(next(read([written(folder, BLIP_TEST)])))
+    (folder / "val" / "a.png").unlink()
+    os.mkfifo(folder / "val" / "a.png")
+    with pytest.raises(SourceError, match="is no file"):
         decode(next(read([written(folder, BLIP_TEST)])))
 
 

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capfilt.errors import DataError, ModelError
+from capfilt.evaluate.filtering import judged
 from capfilt.evaluate.references import Referenced, decode
 from capfilt.evaluate.retrieval import RANKS, recall, retrieve
+from capfilt.med.filter import MEDFilter
 from capfilt.med.model import MED
 from capfilt.med.pixels import batch_of
 from tests.conftest import COLOURS, SHAPES, shape_picture
@@ -96,6 +98,17 @@ def test_what_was_not_reranked_stands_behind_what_was(tiny_architecture: Path) -
     assert got.text is not None
     assert got.text.at_1 == pytest.approx(got.text_by_itc.at_1, abs=1e-9)
     assert retrieve(model, shown(9), rerank=0).text is None
+
+
+def test_a_model_whose_scores_are_no_numbers_has_no_recall(tiny_architecture: Path) -> None:
+    for part in ("itm_head.bias", "text_proj.bias"):
+        model = MED.new(tiny_architecture).eval()
+        with torch.no_grad():
+            model.get_parameter(part).fill_(float("nan"))
+        with pytest.raises(ModelError, match="not numbers"):
+            retrieve(model, shown(4), rerank=2)
+        with pytest.raises(ModelError, match="not numbers"):
+            judged(MEDFilter(model), shown(8))
 
 
 def test_nothing_to_rank_and_no_filter_are_users_errors(tiny_architecture: Path) -> None:

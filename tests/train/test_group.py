@@ -84,6 +84,28 @@ def test_two_processes_have_the_curve_and_the_model_of_one(
     assert kept == ["step-00000003", "step-00000006"]
 
 
+def disagree(rank: int, run: TrainConfig, shards: list[str], out: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=WORKERS)
+    own = replace(run, data=replace(run.data, shards=tuple(shards[: 1 + rank])))
+    try:
+        train(own)
+    except TrainingError as error:
+        (Path(out) / f"{rank}.txt").write_text(str(error.what))
+    dist.destroy_process_group()
+
+
+def test_processes_that_read_different_shards_stop_at_once(still: Path, shape_shard: Path, tmp_path: Path) -> None:
+    """Else each would take its rows of another batch, and in the end one would wait for the other in vain."""
+    second = tmp_path / "more-00000.tar"
+    second.write_bytes(shape_shard.read_bytes())
+    run = config("pretrain", still, shape_shard, tmp_path / "run")
+    mp.spawn(disagree, (run, [str(shape_shard), str(second)], str(tmp_path)), nprocs=WORKERS)
+    for rank in range(WORKERS):
+        assert (tmp_path / f"{rank}.txt").read_text() == "the processes do not agree on the number of pairs: 512, 1024"
+    assert not (tmp_path / "run").exists()
+
+
 def test_torchrun_starts_the_command_line_in_every_process(still: Path, shape_shard: Path, tmp_path: Path) -> None:
     sets = ["steps=2", "batch_size=8", "log_every=1", f"model={still}", "device=cpu", "precision=float32"]
     args = [arg for one in sets for arg in ("--set", one)]
@@ -94,6 +116,7 @@ def test_torchrun_starts_the_command_line_in_every_process(still: Path, shape_sh
         capture_output=True,
         text=True,
         check=False,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert len(curve(tmp_path / "out")) == 2
