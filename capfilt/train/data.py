@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from capfilt.shards.read import samples
 from capfilt.storage import Store
 from capfilt.train import augment
 from capfilt.train.config import DataConfig
+
+_LOG = logging.getLogger("capfilt")
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,13 @@ class Pairs:
 
     Args:
         config: which shards and which captions.
-        bad: counts, by reason, what could not be read.
+        bad: by reason, the first thing that could not be read and how many; the pass that counts logs it.
     """
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
         self.urls = shard_urls(config.shards)
-        self.bad: dict[str, int] = {}
+        self.bad: dict[str, tuple[str, int]] = {}
 
     def __len__(self) -> int:
         """Pairs in all, counted by one pass.
@@ -107,6 +110,7 @@ class Pairs:
         Raises:
             TrainingError: there is none.
         """
+        self.bad.clear()
         total = sum(1 for _ in self.read(self.urls))
         if not total:
             raise TrainingError(
@@ -114,6 +118,8 @@ class Pairs:
                 where=", ".join(self.config.shards),
                 mend="Check data.origins, data.kept_only and data.min_itm.",
             )
+        for reason, (name, times) in self.bad.items():
+            _LOG.warning("passed over in training: %s%s: %s", name, f" and {times - 1} more" * (times > 1), reason)
         return total
 
     def read(self, urls: list[str]) -> Iterator[Pair]:
@@ -133,8 +139,8 @@ class Pairs:
             yield from _buffered(mine, self.config.shuffle_buffer, random.Random(f"{seed}:{epoch}:{worker}"))
 
     def _bad(self, name: str, reason: str) -> None:
-        del name
-        self.bad[reason] = self.bad.get(reason, 0) + 1
+        first, times = self.bad.get(reason, (name, 0))
+        self.bad[reason] = (first, times + 1)
 
 
 def _buffered(pairs: Iterator[Pair], size: int, order: random.Random) -> Iterator[Pair]:

@@ -153,6 +153,19 @@ def test_the_first_captions_of_an_image_that_are_wanted_may_be_all_there_is(tmp_
     assert len(first) == 2
 
 
+def test_a_shard_that_cannot_be_read_is_passed_over_with_its_name(
+    shape_shard: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken-00000.tar").write_bytes(shape_shard.read_bytes()[:70_000])
+    pairs = Pairs(DataConfig(shards=(str(shape_shard), str(tmp_path / "broken-00000.tar")), origins=("human",)))
+    assert 512 < len(pairs) < 1024
+    assert "passed over in training" in caplog.text
+    assert "broken-00000.tar" in caplog.text
+    caplog.clear()
+    assert len(Pairs(DataConfig(shards=(str(shape_shard),), origins=("human",)))) == 512
+    assert caplog.text == ""
+
+
 def test_fewer_pairs_than_a_batch_is_said_with_the_mend(
     tiny_architecture: Path, shape_shard: Path, tmp_path: Path
 ) -> None:
