@@ -122,7 +122,8 @@ class _Stages:
     left: Sequence[Part]
 
     def __call__(self) -> list[Stage]:
-        from capfilt.stages.capfilt import CapFilt, device_of  # noqa: PLC0415 torch takes seconds; a finished DEST needs none
+        from capfilt.med.device import device_of  # noqa: PLC0415
+        from capfilt.stages.capfilt import CapFilt  # noqa: PLC0415 torch takes seconds; a finished DEST needs none
 
         c = self.recipe.capfilt
         placed = replace(c, captioner=_absolute(c.captioner), filter=_absolute(c.filter))

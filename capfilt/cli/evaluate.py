@@ -69,8 +69,8 @@ def command(
     from capfilt.catalog import model_folder
     from capfilt.evaluate.references import read
     from capfilt.evaluate.run import Asked, evaluate, save
+    from capfilt.med.device import device_of
     from capfilt.roles import Writing
-    from capfilt.stages.capfilt import device_of
 
     folder = model_folder(model)
     if out is not None:

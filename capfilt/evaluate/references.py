@@ -16,9 +16,8 @@ from PIL import Image
 
 from capfilt import images
 from capfilt.errors import DataError, SourceError
-from capfilt.inputs import expand, is_folder, open_read
-from capfilt.shards.read import samples
-from capfilt.storage import Store
+from capfilt.inputs import expand, open_read
+from capfilt.shards.read import samples, shards_of
 
 LIMITS = images.ImageLimits(min_side=1, max_aspect=1000.0)
 """Of pictures to measure on: those of the pipeline, but small and long ones are measured too."""
@@ -92,11 +91,7 @@ def read(entries: Sequence[str], *, images: str | None = None, split: str | None
 
 
 def _shards(entry: str) -> Iterator[Referenced]:
-    inner = entry.rstrip("/") + "/shards" if is_folder(entry) and Store(entry).exists("manifest.json") else entry
-    urls = [u for u in expand(inner) if u.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.zst", ".parquet"))]
-    if not urls:
-        raise SourceError("no shards there", where=entry, mend="Name .tar or .parquet shards, a folder, or .json.")
-    for sample in samples(urls):
+    for sample in samples(shards_of(entry)):
         texts = tuple(caption["text"] for caption in sample.captions if caption["kept"])
         if texts:
             yield Referenced(sample.key, texts, data=sample.image)

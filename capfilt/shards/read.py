@@ -17,17 +17,34 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from capfilt.archive import Group, OnBad, groups, members
-from capfilt.errors import CapfiltError, DataError
-from capfilt.inputs import open_read
+from capfilt.errors import CapfiltError, DataError, SourceError
+from capfilt.inputs import expand, is_folder, open_read
 from capfilt.records import CAPTION, Caption, Origin, web_caption
 from capfilt.shards.sample import Sample
+from capfilt.storage import Store
 
-__all__ = ["Sample", "samples"]
+__all__ = ["Sample", "samples", "shards_of"]
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+_SHARDS = (*_TARS, ".parquet")
 _TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 64
 _META = ("id", "url", "width", "height", "sha256")
+
+
+def shards_of(entry: str) -> list[str]:
+    """The shards that a file, a glob, a folder, or a data set written by ``capfilt bootstrap`` names.
+
+    Raises:
+        SourceError: there is none.
+    """
+    made_here = is_folder(entry) and Store(entry).exists("manifest.json")
+    inner = entry.rstrip("/") + "/shards" if made_here else entry
+    found = [url for url in expand(inner) if url.lower().endswith(_SHARDS)]
+    if not found:
+        raise SourceError("no shards there", where=entry, mend="Name .tar or .parquet shards, or a folder of them.")
+    return found
 
 
 def samples(
@@ -58,7 +75,7 @@ def samples(
         name = url.lower()
         if name.endswith(".parquet"):
             read = _parquet(url, on_bad or _refuse)
-        elif name.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst")):
+        elif name.endswith(_TARS):
             read = _tar(url, origin, on_bad or _refuse, max_image_bytes)
         else:
             raise DataError("a shard is a .tar or .parquet file", where=url, mend="Name shards only.")

@@ -21,8 +21,9 @@ from PIL import Image
 
 from capfilt.captions import clean
 from capfilt.catalog import model_folder
-from capfilt.errors import EngineError, ModelError
+from capfilt.errors import ModelError
 from capfilt.images import decode
+from capfilt.med.device import device_of
 from capfilt.peers.opening import open_captioner, open_filter
 from capfilt.records import Caption, Origin, replace
 from capfilt.roles import Captioner, Filter, Score, Writing
@@ -72,25 +73,6 @@ class CapFilt:
             captioner = open_captioner(folder, how, prompt=c.prompt, device=device, dtype=dtype)
         judge = None if c.filter is None else open_filter(model_folder(c.filter), device=device, dtype=dtype)
         return _Worker(c, captioner, judge)
-
-
-def device_of(device: str) -> str:
-    """``auto`` becomes ``cuda`` where there is a GPU, else ``cpu``.
-
-    Raises:
-        EngineError: it is no device of this machine.
-    """
-    if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise EngineError(
-                f"no such device here: {str(error).splitlines()[0]}",
-                where=device,
-                mend="Say auto, cpu or a GPU there is.",
-            ) from error
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def writing_of(config: CapFiltConfig) -> Writing:

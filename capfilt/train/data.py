@@ -23,13 +23,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from capfilt.captions import clean
 from capfilt.errors import SourceError, TrainingError
-from capfilt.inputs import expand, is_folder
 from capfilt.med.pixels import normalise
 from capfilt.med.tasks import Batch
 from capfilt.med.tokenizer import MEDTokenizer, Tokens
 from capfilt.records import Caption
-from capfilt.shards.read import samples
-from capfilt.storage import Store
+from capfilt.shards.read import samples, shards_of
 from capfilt.train import augment
 from capfilt.train.config import DataConfig
 
@@ -73,12 +71,7 @@ def shard_urls(entries: Iterable[str]) -> list[str]:
     """
     urls: list[str] = []
     for entry in entries:
-        folder = is_folder(entry)
-        inner = entry.rstrip("/") + "/shards" if folder and Store(entry).exists("manifest.json") else entry
-        found = [u for u in expand(inner) if u.lower().endswith((".tar", ".tar.gz", ".tgz", ".parquet"))]
-        if not found:
-            raise SourceError("no shards there", where=entry, mend="Name .tar or .parquet shards, or a folder of them.")
-        urls += found
+        urls += shards_of(entry)
     if not urls:
         raise SourceError("no shards were named", where="data.shards", mend="Name at least one shard or folder.")
     return urls

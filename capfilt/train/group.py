@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from capfilt.errors import EngineError, TrainingError
+from capfilt.errors import TrainingError
 from capfilt.med import ranks
+from capfilt.med.device import device_of
 
 
 @contextmanager
@@ -45,14 +46,7 @@ def joined(device: str) -> Iterator[torch.device]:
 def _device(device: str) -> torch.device:
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    try:
-        place = torch.device("cpu" if device == "auto" else device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise EngineError(
-            f"no such device here: {str(error).splitlines()[0]}", where=device, mend="Say auto, cpu or a GPU there is."
-        ) from error
-    return place
+    return torch.device(device_of(device))
 
 
 def rows_of(batch_size: int) -> slice:
