@@ -27,5 +27,8 @@ RunnerOption = Annotated[Runner, typer.Option("--runner", help="`ray` joins or s
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", metavar="N", min=1, help="Workers that hold the models. Default: what fits.")
 ]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Stop at what cannot be read, instead of counting and passing over it.")
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Ray's own logs too.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

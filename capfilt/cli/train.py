@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capfilt.cli.options import HELP_NAMES, QuietOption, RecipeOption, SetOption
+from capfilt.cli.options import HELP_NAMES, QuietOption, RecipeOption, SetOption, StrictOption
 from capfilt.cli.terminal import meter
-from capfilt.errors import RecipeError
+from capfilt.errors import DestinationError, RecipeError
 
 if TYPE_CHECKING:
     from capfilt.cli.terminal import Meter
@@ -33,29 +33,48 @@ finetune = typer.Typer(
 
 
 def pretrain(
-    data: Data, out: Out, recipe: RecipeOption = None, sets: SetOption = None, quiet: QuietOption = False
+    data: Data,
+    out: Out,
+    recipe: RecipeOption = None,
+    sets: SetOption = None,
+    strict: StrictOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Pretrain a model on shards (ITC, ITM and LM).
 
     Run again with the same OUT, it goes on from its last checkpoint.
     """
-    show(run("pretrain", recipe or "pretrain", data, out, sets or [], quiet=quiet))
+    show(run("pretrain", recipe or "pretrain", data, out, _sets(sets, strict=strict), quiet=quiet))
 
 
 @finetune.command("captioner")
 def captioner(
-    data: Data, out: Out, recipe: RecipeOption = None, sets: SetOption = None, quiet: QuietOption = False
+    data: Data,
+    out: Out,
+    recipe: RecipeOption = None,
+    sets: SetOption = None,
+    strict: StrictOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Finetune a captioner on clean pairs (LM)."""
-    show(run("captioner", recipe or "finetune-captioner", data, out, sets or [], quiet=quiet))
+    show(run("captioner", recipe or "finetune-captioner", data, out, _sets(sets, strict=strict), quiet=quiet))
 
 
 @finetune.command("filter")
 def filter_(
-    data: Data, out: Out, recipe: RecipeOption = None, sets: SetOption = None, quiet: QuietOption = False
+    data: Data,
+    out: Out,
+    recipe: RecipeOption = None,
+    sets: SetOption = None,
+    strict: StrictOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Finetune a filter on clean pairs (ITC and ITM)."""
-    show(run("filter", recipe or "finetune-filter", data, out, sets or [], quiet=quiet))
+    show(run("filter", recipe or "finetune-filter", data, out, _sets(sets, strict=strict), quiet=quiet))
+
+
+def _sets(sets: list[str] | None, *, strict: bool) -> list[str]:
+    return [*(sets or []), *(["data.strict=true"] if strict else [])]
 
 
 def run(task: Task, recipe: str, data: list[str], out: str, sets: list[str], *, quiet: bool = False) -> TrainResult:
@@ -83,6 +102,10 @@ def configure(task: Task, recipe: str, data: list[str], out: str, sets: list[str
             where=recipe,
             mend=f"Give a recipe whose task is {task}, or call the command of {config.task}.",
         )
+    if "://" in out or ":/" in out:
+        raise DestinationError(
+            "a model and its checkpoints are written to a folder", where=out, mend="Name one; copy it afterwards."
+        )
     return replace(config, out=out, data=replace(config.data, shards=tuple(data)))
 
 
@@ -91,6 +114,10 @@ def show(result: TrainResult) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     typer.echo(f"loss   {result.first_loss:.3f} -> {result.last_loss:.3f} in {result.steps} steps")
+    if result.skipped:
+        typer.echo(f"passed over: {result.skipped} unreadable, see {result.folder.parent / 'skipped.csv'}")
+    if result.best_step is not None:
+        typer.echo(f"best   {result.folder.parent / 'best'}, of step {result.best_step}")
     typer.echo(f"model  {result.folder}")
 
 
@@ -106,5 +133,11 @@ def _show_start(begun: list[Begun]) -> None:
 
 def _tell(progress: Meter, report: StepReport) -> None:
     losses = "  ".join(f"{name} {value:.3f}" for name, value in report.losses.items())
-    note = f"{losses}  lr {report.lr:.1e}  {report.images_per_s:.1f} images/s"
+    note = f"{losses}  lr {report.lr:.1e}  {report.images_per_s:.1f} images/s  {_time(report.eta_s)} left"
     progress.update(report.step, report.steps, note)
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

@@ -36,8 +36,8 @@ class Task(Protocol):
 
     model: MED
 
-    def __call__(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
-        """Named scalar losses."""
+    def __call__(self, batch: Batch, *, alpha: float, follow: bool = True) -> dict[str, Tensor]:
+        """Named scalar losses. ``follow`` is false where the weights have not moved since the twin last followed."""
         ...
 
 
@@ -76,15 +76,22 @@ class FilterFinetune(nn.Module):
         self.mask_same_text = mask_same_text
         self.negative_floor = negative_floor
 
-    def forward(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
-        """Losses ``itc`` and ``itm``."""
+    def forward(self, batch: Batch, *, alpha: float, follow: bool = True) -> dict[str, Tensor]:
+        """Losses ``itc`` and ``itm``. In eval mode neither twin nor queue changes."""
+        self.follow(follow)
         losses, _ = self.contrast_and_match(batch, alpha)
         return losses
 
+    @torch.no_grad()
+    def follow(self, follow: bool) -> None:
+        """Once a step, before the losses: the twin follows the model, and the temperature stays in its range."""
+        if self.training:
+            self.model.temperature.clamp_(*TEMPERATURE)
+            if follow and self.twin is not None and self.momentum is not None:
+                self.twin.follow(self.model, self.momentum)
+
     def contrast_and_match(self, batch: Batch, alpha: float) -> tuple[dict[str, Tensor], Tensor]:
         """Losses ``itc`` and ``itm``, and the image tokens, which LM uses again."""
-        with torch.no_grad():
-            self.model.temperature.clamp_(*TEMPERATURE)
         image_BNV = self.model.encode_image(batch.pixels)
         itc, image_BB, text_BB = self.contrast(batch, image_BNV, alpha)
         images, texts = self.draw_negatives(batch, image_BB, text_BB)
@@ -105,7 +112,6 @@ class FilterFinetune(nn.Module):
             return self._contrast_within(batch, image_BP, text_BP, images_M, texts_M)
         with torch.no_grad():
             # A twin's dropout would blur its targets the same way as the original's: it stays in the mode of the task.
-            self.twin.follow(model, self.momentum)
             slow_image_BP, slow_text_BP = self.twin.embed(batch.pixels, batch.tokens)
             new_image_MP, new_text_MP = ranks.gathered(slow_image_BP), ranks.gathered(slow_text_BP)
             queued_image, queued_text, queued_images, queued_texts = self.queue.features()
@@ -120,7 +126,8 @@ class FilterFinetune(nn.Module):
         image_BK = image_BP @ text_keys_KP.T / model.temperature
         text_BK = text_BP @ image_keys_KP.T / model.temperature
         loss = objectives.itc(image_BK, text_BK, image_targets, text_targets)
-        self.queue.push(new_image_MP, new_text_MP, images_M, texts_M)
+        if self.training:
+            self.queue.push(new_image_MP, new_text_MP, images_M, texts_M)
         size = images_M.shape[0]
         return loss, image_BK[:, :size], text_BK[:, :size]
 
@@ -183,8 +190,9 @@ class Pretrain(FilterFinetune):
         super().__init__(model, **contrast)
         self.label_smoothing = label_smoothing
 
-    def forward(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
-        """Losses ``itc``, ``itm`` and ``lm``."""
+    def forward(self, batch: Batch, *, alpha: float, follow: bool = True) -> dict[str, Tensor]:
+        """Losses ``itc``, ``itm`` and ``lm``. In eval mode neither twin nor queue changes."""
+        self.follow(follow)
         losses, image_BNV = self.contrast_and_match(batch, alpha)
         return {**losses, "lm": self.language(batch, image_BNV)}
 
@@ -206,9 +214,9 @@ class CaptionerFinetune(nn.Module):
         self.label_smoothing = label_smoothing
         self.prompt_tokens = 1 + len(model.tokenizer.pieces(clean(model.config.prompt)))
 
-    def forward(self, batch: Batch, *, alpha: float) -> dict[str, Tensor]:
-        """Loss ``lm``; ``alpha`` plays no part."""
-        del alpha
+    def forward(self, batch: Batch, *, alpha: float, follow: bool = True) -> dict[str, Tensor]:
+        """Loss ``lm``; ``alpha`` and ``follow`` play no part."""
+        del alpha, follow
         image_BNV = self.model.encode_image(batch.pixels)
         labels = objectives.lm_labels(batch.tokens.ids, batch.tokens.mask, prompt_tokens=self.prompt_tokens)
         return {"lm": _language(self.model, image_BNV, batch.tokens, labels, self.label_smoothing)}

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from capfilt.errors import ModelError
 from capfilt.med.config import Holds, Sharing, TextConfig
@@ -228,6 +229,8 @@ class TextStack(nn.Module):
         self.embeddings = branch(lambda: Embeddings(config), shared=shared != "none", holds=holds)
         self.layers = nn.ModuleList([Layer(config, vision_width, shared, holds) for _ in range(config.depth)])
         self.lm_head = LMHead(config) if holds != "filter" else None
+        self.recompute = False
+        """Whether training computes layers again in the backward pass instead of keeping what they held."""
 
     def embedding(self, direction: Direction) -> Embeddings:
         """The embeddings of a direction."""
@@ -240,7 +243,7 @@ class TextStack(nn.Module):
         x_BLD: Tensor = self.embedding("encode")(ids_BL)
         mask = mask_BL[:, None, None, :]
         for layer in self.layers:
-            x_BLD = layer(x_BLD, image_BNV, direction="encode", mask=mask)
+            x_BLD = self._pass(layer, x_BLD, image_BNV, direction="encode", mask=mask)
         return x_BLD
 
     def write(self, ids_BL: Tensor, image_BNV: Tensor) -> Tensor:
@@ -251,8 +254,16 @@ class TextStack(nn.Module):
         embedding = self.embedding("decode")
         x_BLD = embedding(ids_BL)
         for layer in self.layers:
-            x_BLD = layer(x_BLD, image_BNV, direction="decode", mask=None)
+            x_BLD = self._pass(layer, x_BLD, image_BNV, direction="decode", mask=None)
         out: Tensor = self._words(x_BLD, embedding)
+        return out
+
+    def _pass(self, layer: nn.Module, *args: Any, **how: Any) -> Tensor:
+        out: Tensor
+        if self.recompute and torch.is_grad_enabled():
+            out = checkpoint(layer, *args, use_reentrant=False, **how)
+        else:
+            out = layer(*args, **how)
         return out
 
     def start_cache(self, image_BNV: Tensor, *, repeat: int, max_length: int) -> list[LayerCache]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,9 @@ from torch import Tensor, nn
 from capfilt.errors import TrainingError
 from capfilt.med import ranks
 from capfilt.train.group import of_all
+from capfilt.train.pairs import Place
 
 CPU = torch.device("cpu")
-KEEP = 2
-"""Checkpoints kept; the newest ones."""
 
 
 def rng_states(device: torch.device) -> dict[str, Tensor]:
@@ -37,8 +38,16 @@ def save(
     *,
     step: int,
     config: dict[str, Any],
+    places: dict[int, Place],
+    keep: int,
 ) -> Path:
-    """Write ``folder/step-NNNNNNNN`` and drop the oldest beyond :data:`KEEP`."""
+    """Write ``folder/step-NNNNNNNN`` and drop the oldest but ``keep``.
+
+    Args:
+        folder: of all checkpoints. task, optimizer, states: their state.
+        step: steps done. config: the run's settings. places: how far each loader process is.
+        keep: newest checkpoints that stay, this one counted.
+    """
     target, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -49,11 +58,17 @@ def save(
     save_file(
         {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, temporary / "state.safetensors"
     )
-    (temporary / "state.json").write_text(json.dumps({"step": step, "config": config}, indent=1), encoding="utf-8")
+    told = {"step": step, "config": config, "places": {str(worker): asdict(p) for worker, p in places.items()}}
+    (temporary / "state.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    # A name must not outlive its bytes when the power goes.
+    for file in (*temporary.iterdir(), temporary):
+        sync(file)
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:
-        shutil.rmtree(old)
+    sync(folder)
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        # Renamed first: half a folder must not look like a checkpoint.
+        shutil.rmtree(old.rename(folder / f".{old.name}"))
     return target
 
 
@@ -70,7 +85,7 @@ def restore(
     config: dict[str, Any],
     steps: int,
     device: torch.device = CPU,
-) -> int:
+) -> tuple[int, dict[int, Place]]:
     """Bring a run back to where it was saved.
 
     Args:
@@ -80,7 +95,7 @@ def restore(
         steps: where the run is to end. device: where it runs.
 
     Returns:
-        The step it goes on with.
+        The step it goes on with, and how far each loader process was.
 
     Raises:
         TrainingError: the checkpoint is damaged or was made with other settings; names them.
@@ -88,7 +103,7 @@ def restore(
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "state.safetensors")
-        if not {"step", "config"} <= state.keys() or "rng/cpu/0" not in tensors:
+        if not {"step", "config", "places"} <= state.keys() or "rng/cpu/0" not in tensors:
             raise ValueError("it is of another version, or not whole")
     except (OSError, ValueError, SafetensorError) as error:
         raise TrainingError(
@@ -119,7 +134,16 @@ def restore(
             torch.cuda.set_rng_state(tensors[f"rng/cuda/{rank}"], device)
     else:  # a process that was not there before: it must not draw what another draws
         torch.manual_seed(hash((int(config.get("seed", 0)), rank, int(state["step"]))))
-    return int(state["step"])
+    return int(state["step"]), {int(worker): Place(**place) for worker, place in state["places"].items()}
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _moments(task: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, dict[str, Tensor]]:

@@ -8,6 +8,33 @@ from typing import Literal
 from capfilt.errors import RecipeError, require_within
 
 Task = Literal["pretrain", "captioner", "filter"]
+OriginName = Literal["web", "synthetic", "human"]
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixConfig:
+    """One of several sources that a run mixes; what it leaves null is as in the rest of ``data``."""
+
+    shards: tuple[str, ...] = ()
+    """As ``data.shards``; empty takes those, so one data set may be mixed by origin and score."""
+    origins: tuple[OriginName, ...] | None = None
+    """As ``data.origins``."""
+    kept_only: bool | None = None
+    """As ``data.kept_only``; false with a ``min_itm`` judges anew by score."""
+    min_itm: float | None = None
+    """As ``data.min_itm``."""
+    captions_per_image: int | None = None
+    """As ``data.captions_per_image``."""
+    weight: float = 1.0
+    """How often each of its pairs is seen an epoch, in (0, 100]: 2 is twice, 0.25 in every fourth epoch."""
+
+    def __post_init__(self) -> None:
+        if self.min_itm is not None:
+            require_within("data.mix.min_itm", self.min_itm, 0.0, 1.0)
+        if self.captions_per_image is not None:
+            require_within("data.mix.captions_per_image", self.captions_per_image, 1, 10**6)
+        require_within("data.mix.weight", self.weight, 1e-6, 100.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +43,12 @@ class DataConfig:
 
     shards: tuple[str, ...] = ()
     """Shards (tar or parquet), folders of shards or data sets written by ``capfilt bootstrap``, or globs."""
-    origins: tuple[Literal["web", "synthetic", "human"], ...] = ("web", "synthetic", "human")
+    mix: tuple[MixConfig, ...] = ()
+    """Several sources with weights, in place of one; pairs of all are spread evenly over an epoch."""
+    strict: bool = False
+    """Whether a shard, a sample or a picture that cannot be read stops the run; else it is counted, written to
+    ``skipped.csv`` and passed over."""
+    origins: tuple[OriginName, ...] = ("web", "synthetic", "human")
     """Captions of these origins are trained on."""
     kept_only: bool = True
     """Whether captions that the filter rejected are left out."""
@@ -145,8 +177,24 @@ class TrainConfig:
     """Stops after so many optimiser steps, if given; an epoch counts ``steps_per_epoch`` of them."""
     batch_size: int = 128
     """Pairs a step, those of all processes, 2 or more; the paper 2,880 (B)."""
+    accumulate: int = 1
+    """Equal pieces that a step's batch is computed in, one after the other, to save memory; gradients are averaged.
+    ITC without a queue and ITM then see the negatives of one piece only."""
+    gradient_checkpointing: bool = False
+    """Whether layers are computed again in the backward pass instead of kept: about a third slower, in less memory."""
+    compile: bool = False
+    """Whether torch.compile fuses the layers; takes minutes at the start, and a C++ compiler on a CPU."""
     checkpoint_every: int = 500
     """Steps between checkpoints, 1 or more."""
+    keep: int = 2
+    """Checkpoints kept, the newest ones, 1 or more."""
+    held_out: tuple[str, ...] = ()
+    """Shards of other pictures, on which the losses are measured at each checkpoint; the model whose sum is lowest
+    goes to ``out/best``."""
+    held_out_batches: int = 16
+    """Batches of them, at most."""
+    track: tuple[Tracker, ...] = ("tensorboard",)
+    """Where losses are told of beside ``log.csv``; wandb and mlflow must be installed."""
     log_every: int = 10
     """Steps between reports, 1 or more."""
     seed: int = 0
@@ -165,7 +213,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_within("epochs", self.epochs, 1, 10**6)
         require_within("batch_size", self.batch_size, 2, 10**6)
+        require_within("accumulate", self.accumulate, 1, 10**5)
+        if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
+            raise RecipeError(
+                f"a batch of {self.batch_size} is not {self.accumulate} equal pieces of 2 pairs or more",
+                where="accumulate",
+                mend="Take a divisor of batch_size.",
+            )
         require_within("checkpoint_every", self.checkpoint_every, 1, 10**9)
+        require_within("keep", self.keep, 1, 10**6)
+        require_within("held_out_batches", self.held_out_batches, 1, 10**6)
         require_within("log_every", self.log_every, 1, 10**9)
         if self.image_size is not None:
             require_within("image_size", self.image_size, 16, 4096)

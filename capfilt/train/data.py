@@ -1,18 +1,16 @@
-"""Batches from shards: images expanded to (image, caption) pairs, shuffled, augmented, tokenised.
+"""Batches from pairs: pictures decoded and augmented, texts tokenised, in background processes if asked.
 
-The order of pairs is a function of the seed alone, so a run that goes on from a checkpoint passes over what
-it has seen without decoding it. Knows shards and tokens; knows no model weights and no losses.
+A picture that cannot be decoded is told of and its row taken by another of the batch, so that all processes of a run
+stay at the same place. Knows pairs and tokens; knows no model weights and no losses.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import logging
-import random
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import count, islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,25 +19,14 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from capfilt.captions import clean
-from capfilt.errors import SourceError, TrainingError
-from capfilt.med.pixels import normalise
+from capfilt.errors import CapfiltError, DataError, TrainingError
+from capfilt.med.pixels import normalise, to_uint8
 from capfilt.med.tasks import Batch
 from capfilt.med.tokenizer import MEDTokenizer, Tokens
-from capfilt.records import Caption
-from capfilt.shards.read import samples, shards_of
 from capfilt.train import augment
-from capfilt.train.config import DataConfig
+from capfilt.train.pairs import Pair, Pairs, Place
 
-_LOG = logging.getLogger("capfilt")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One (image, caption): encoded picture and cleaned text."""
-
-    image: bytes
-    text: str
+_UNREADABLE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -50,6 +37,14 @@ class Raw:
     tokens: Tokens
     images: Tensor
     texts: Tensor
+    names: tuple[str, ...]
+    """Where each row's pair is (``shard#key``)."""
+    worker: int = 0
+    """The loader process that made it."""
+    place: Place = field(default_factory=Place)
+    """How far that process is, this batch behind it."""
+    bad: tuple[tuple[str, str], ...] = ()
+    """(name, reason) of what was passed over on the way."""
 
     def to(self, device: torch.device) -> Batch:
         """Normalised on the device."""
@@ -60,119 +55,50 @@ class Raw:
     def pin_memory(self) -> Raw:
         """The same in page-locked memory, which a GPU copies from without waiting."""
         tokens = Tokens(self.tokens.ids.pin_memory(), self.tokens.mask.pin_memory())
-        return Raw(self.pixels.pin_memory(), tokens, self.images.pin_memory(), self.texts.pin_memory())
+        pixels, images, texts = (t.pin_memory() for t in (self.pixels, self.images, self.texts))
+        return replace(self, pixels=pixels, tokens=tokens, images=images, texts=texts)
 
 
-def shard_urls(entries: Iterable[str]) -> list[str]:
-    """Shards named by files, globs, folders, or data sets that ``capfilt bootstrap`` wrote.
-
-    Raises:
-        SourceError: an entry names no shard.
-    """
-    urls: list[str] = []
-    for entry in entries:
-        urls += shards_of(entry)
-    if not urls:
-        raise SourceError("no shards were named", where="data.shards", mend="Name at least one shard or folder.")
-    return urls
-
-
-def wanted(caption: Caption, config: DataConfig) -> bool:
-    """Whether a caption is trained on: its origin, its verdict and its score."""
-    if caption["origin"] not in config.origins or (config.kept_only and not caption["kept"]):
-        return False
-    return caption["itm"] is None or caption["itm"] >= config.min_itm
-
-
-class Pairs:
-    """The pairs of some shards.
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a batch is made to.
 
     Args:
-        config: which shards and which captions.
-        bad: by reason, the first thing that could not be read and how many; the pass that counts logs it.
+        size: side of the pictures in px. batch_size: pairs, those of all processes of the run. rows: this process's
+            share of them. prompt: put before each text.
     """
 
-    def __init__(self, config: DataConfig) -> None:
-        self.config = config
-        self.urls = shard_urls(config.shards)
-        self.bad: dict[str, tuple[str, int]] = {}
-
-    def __len__(self) -> int:
-        """Pairs in all, counted by one pass.
-
-        Raises:
-            TrainingError: there is none.
-        """
-        self.bad.clear()
-        total = sum(1 for _ in self.read(self.urls))
-        if not total:
-            raise TrainingError(
-                "the shards hold no caption that training wants",
-                where=", ".join(self.config.shards),
-                mend="Check data.origins, data.kept_only and data.min_itm.",
-            )
-        for reason, (name, times) in self.bad.items():
-            _LOG.warning("passed over in training: %s%s: %s", name, f" and {times - 1} more" * (times > 1), reason)
-        return total
-
-    def read(self, urls: list[str]) -> Iterator[Pair]:
-        """Pairs in the order of the shards."""
-        for sample in samples(urls, on_bad=self._bad):
-            texts = (clean(caption["text"]) for caption in sample.captions if wanted(caption, self.config))
-            for text in islice(filter(None, texts), self.config.captions_per_image):
-                yield Pair(sample.image, text)
-
-    def shuffled(self, *, seed: int, worker: int, workers: int) -> Iterator[Pair]:
-        """Every ``workers``-th pair, epoch after epoch without end, shards and a buffer shuffled anew each time."""
-        for epoch in count():
-            order = random.Random(f"{seed}:{epoch}")
-            urls = sorted(self.urls)
-            order.shuffle(urls)
-            mine = (pair for i, pair in enumerate(self.read(urls)) if i % workers == worker)
-            yield from _buffered(mine, self.config.shuffle_buffer, random.Random(f"{seed}:{epoch}:{worker}"))
-
-    def _bad(self, name: str, reason: str) -> None:
-        first, times = self.bad.get(reason, (name, 0))
-        self.bad[reason] = (first, times + 1)
+    size: int
+    batch_size: int
+    rows: slice
+    prompt: str = ""
 
 
-def _buffered(pairs: Iterator[Pair], size: int, order: random.Random) -> Iterator[Pair]:
-    buffer: list[Pair] = []
-    for pair in pairs:
-        if len(buffer) < size:
-            buffer.append(pair)
-            continue
-        place = order.randrange(size)
-        yield buffer[place]
-        buffer[place] = pair
-    order.shuffle(buffer)
-    yield from buffer
+class BatchStream(IterableDataset[Raw | CapfiltError]):
+    """Endless batches. Every process of a run reads the same pairs and decodes its own rows of each batch, augmented as
+    they would be in the whole batch.
 
+    An error that a user can mend is the last item: raised in a loader process, it would reach the run as text only.
 
-class BatchStream(IterableDataset[Raw]):
-    """Endless batches; ``skip`` of them are passed over without decoding.
-
-    Every process of a run reads the same batches and decodes its own ``rows`` of each, augmented as they would be in
-    the whole batch.
+    Args:
+        pairs: counted. tokenizer: of the model. shape: of a batch. seed: of order and augmentation.
+        skip: batches that are behind the run. places: by loader process, how far it is.
     """
 
     def __init__(
         self,
         pairs: Pairs,
         tokenizer: MEDTokenizer,
+        shape: Shape,
         *,
-        size: int,
-        batch_size: int,
         seed: int,
-        skip: int,
-        prompt: str = "",
-        rows: slice | None = None,
+        skip: int = 0,
+        places: Mapping[int, Place] | None = None,
     ) -> None:
-        self.pairs, self.tokenizer = pairs, tokenizer
-        self.size, self.batch_size, self.seed, self.skip, self.prompt = size, batch_size, seed, skip, prompt
-        self.rows = rows or slice(0, batch_size)
+        self.pairs, self.tokenizer, self.shape = pairs, tokenizer, shape
+        self.seed, self.skip, self.places = seed, skip, dict(places or {})
 
-    def __iter__(self) -> Iterator[Raw]:
+    def __iter__(self) -> Iterator[Raw | CapfiltError]:
         """Batches of this loader process: every ``workers``-th of all."""
         info = get_worker_info()
         place, workers = (info.id, info.num_workers) if info else (0, 1)
@@ -181,33 +107,46 @@ class BatchStream(IterableDataset[Raw]):
         # The loader asks its processes in turn, from 0; after a resume it must begin with the one whose turn it was.
         worker = (place + self.skip) % workers
         passed = (self.skip - worker + workers - 1) // workers
-        pairs = self.pairs.shuffled(seed=self.seed, worker=worker, workers=workers)
-        for number in count():
-            taken = [next(pairs) for _ in range(self.batch_size)]
-            if number >= passed:
-                yield self._batch(taken[self.rows], number * workers + worker)
+        start = self.places.get(worker, Place())
+        try:
+            pairs = self.pairs.shuffled(seed=self.seed, worker=worker, workers=workers, start=start)
+            for number in count(passed):
+                taken = [next(pairs) for _ in range(self.shape.batch_size)]
+                batch = self._batch([pair for pair, _ in taken], number * workers + worker)
+                bad = (*self.pairs.take_bad(), *batch.bad)
+                yield replace(batch, worker=worker, place=taken[-1][1], bad=bad)
+        except CapfiltError as error:
+            yield error
 
     def _batch(self, pairs: list[Pair], number: int) -> Raw:
-        places = range(self.batch_size)[self.rows]
-        pixels = torch.stack(
-            [self._pixels(pair.image, self._generator(number, i)) for pair, i in zip(pairs, places, strict=True)]
-        )
-        texts = [self.prompt + pair.text for pair in pairs]
-        return Raw(
-            pixels,
-            self.tokenizer(texts, max_tokens=self.pairs.config.max_tokens),
-            torch.tensor([_hash64(pair.image) for pair in pairs]),
-            torch.tensor([_hash64(pair.text.encode()) for pair in pairs]),
-        )
+        rows = range(self.shape.batch_size)[self.shape.rows]
+        bad: list[tuple[str, str]] = []
+        found: list[tuple[Pair, Tensor] | None] = []
+        for pair, row in zip(pairs[self.shape.rows], rows, strict=True):
+            try:
+                found.append((pair, self._pixels(pair.image, self._generator(number, row))))
+            except _UNREADABLE as error:
+                self._refuse(pair, error)
+                bad.append((pair.name, f"the picture cannot be decoded: {error}"))
+                found.append(None)
+        return replace(_collated(_filled(found), self), bad=tuple(bad))
 
-    def _generator(self, number: int, place: int) -> torch.Generator:
+    def _refuse(self, pair: Pair, error: Exception) -> None:
+        if self.pairs.config.strict:
+            raise DataError(
+                f"the picture cannot be decoded: {error}",
+                where=pair.name,
+                mend="Run `capfilt verify` on the data set, or train without --strict.",
+            ) from error
+
+    def _generator(self, number: int, row: int) -> torch.Generator:
         """Of one picture's augmentation: whichever process decodes it draws the same."""
-        seed = _hash64(f"{self.seed}:{number}:{place}".encode()) & (2**63 - 1)
+        seed = _hash64(f"{self.seed}:{number}:{row}".encode()) & (2**63 - 1)
         return torch.Generator().manual_seed(seed)
 
     def _pixels(self, image: bytes, generator: torch.Generator) -> Tensor:
         config = self.pairs.config
-        x_CHW = augment.crop(_decode(image), self.size, config.min_scale, generator)
+        x_CHW = augment.crop(_decode(image), self.shape.size, config.min_scale, generator)
         if config.flip:
             x_CHW = augment.mirror(x_CHW, generator)
         return augment.distort(x_CHW, generator) if config.rand_augment else x_CHW
@@ -227,14 +166,55 @@ def loader(stream: BatchStream, *, processes: int, pin: bool) -> DataLoader[Any]
     )
 
 
-def _decode(data: bytes) -> Tensor:
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+def plain_batches(pairs: Pairs, tokenizer: MEDTokenizer, shape: Shape, *, limit: int) -> Iterator[Raw]:
+    """The first ``limit`` whole batches in the order of the shards, not augmented: pictures are squeezed to the square.
+
+    What cannot be decoded is left out.
+    """
+    taken: list[tuple[Pair, Tensor]] = []
+    stream = BatchStream(pairs, tokenizer, shape, seed=0)
+    made = 0
+    for pair in (pair for source in pairs.sources for pair in pairs.read(source)):
+        try:
+            with Image.open(io.BytesIO(pair.image), formats=("JPEG", "PNG", "WEBP")) as image:
+                taken.append((pair, to_uint8(image.convert("RGB"), shape.size)))
+        except _UNREADABLE:
+            continue
+        if len(taken) == shape.batch_size:
+            yield _collated(taken[shape.rows], stream)
+            taken, made = [], made + 1
+            if made == limit:
+                return
+
+
+def _filled(found: Sequence[tuple[Pair, Tensor] | None]) -> list[tuple[Pair, Tensor]]:
+    """Each row that could not be decoded becomes the next one that could, the first one again behind the last."""
+    if not any(found):
         raise TrainingError(
-            f"a picture in the shards cannot be decoded: {error}", mend="Run `capfilt verify` on the data set."
-        ) from error
+            "no picture of a whole batch can be decoded", mend="Run `capfilt verify` on the data set; see skipped.csv."
+        )
+    rows: list[tuple[Pair, Tensor]] = []
+    for i in range(len(found)):
+        rows.append(next(row for row in (*found[i:], *found[:i]) if row))
+    return rows
+
+
+def _collated(rows: Sequence[tuple[Pair, Tensor]], stream: BatchStream) -> Raw:
+    pairs = [pair for pair, _ in rows]
+    return Raw(
+        torch.stack([pixels for _, pixels in rows]),
+        stream.tokenizer(
+            [stream.shape.prompt + pair.text for pair in pairs], max_tokens=stream.pairs.config.max_tokens
+        ),
+        torch.tensor([_hash64(pair.image) for pair in pairs]),
+        torch.tensor([_hash64(pair.text.encode()) for pair in pairs]),
+        tuple(pair.name for pair in pairs),
+    )
+
+
+def _decode(data: bytes) -> Tensor:
+    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def _hash64(data: bytes) -> int:

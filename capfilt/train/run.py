@@ -7,9 +7,11 @@ train as one process with the whole batch would.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +21,20 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from capfilt.captions import clean
-from capfilt.catalog import model_folder
-from capfilt.errors import ModelError, TrainingError
+from capfilt.errors import CapfiltError, TrainingError
 from capfilt.med import ranks
-from capfilt.med.encoders import Begun, begin
-from capfilt.med.hub import obtain
+from capfilt.med.encoders import Begun
 from capfilt.med.model import MED
 from capfilt.med.objectives import alpha_at
-from capfilt.med.tasks import CaptionerFinetune, FilterFinetune, Pretrain
 from capfilt.train import checkpoint
+from capfilt.train.begin import goes_on, model_of, task_of
 from capfilt.train.config import TrainConfig
-from capfilt.train.data import BatchStream, Pairs, loader
+from capfilt.train.data import BatchStream, Raw, Shape, loader, plain_batches
 from capfilt.train.group import agree, joined, means, rows_of, wait
-from capfilt.train.log import Log, Meter, StepReport
+from capfilt.train.log import Log, Meter, Skipped, StepReport, peak_memory_gb, total
+from capfilt.train.pairs import Pairs, Place
 from capfilt.train.schedule import lr_at
+from capfilt.train.track import Tracker, check_installed, trackers
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class TrainResult:
     steps: int
     first_loss: float
     last_loss: float
+    skipped: int = 0
+    """Shards, samples and pictures that could not be read; ``skipped.csv`` names them."""
+    best_step: int | None = None
+    """Where the losses on ``held_out`` were lowest; that model is in ``out/best``."""
 
 
 OnStep = Callable[[StepReport], None]
@@ -50,7 +56,7 @@ OnStart = Callable[[list[Begun]], None]
 
 
 def train(config: TrainConfig, on_step: OnStep | None = None, on_start: OnStart | None = None) -> TrainResult:
-    """Train and write ``out/model`` (a model folder), ``out/checkpoints`` and ``out/log.csv``.
+    """Train and write ``out/model`` (a model folder), ``out/checkpoints``, ``out/log.csv`` and ``out/tensorboard``.
 
     Args:
         config: the settings.
@@ -59,6 +65,7 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_start: OnStart 
 
     Raises:
         SourceError: shards are missing. ModelError: the model is unknown, or lacks the task's part.
+        DataError: ``data.strict``, and something cannot be read.
         TrainingError: there is nothing to train on, a loss is not finite, or ``out`` holds another run.
     """
     with joined(config.device) as device:
@@ -66,98 +73,45 @@ def train(config: TrainConfig, on_step: OnStep | None = None, on_start: OnStart 
 
 
 def _train(config: TrainConfig, device: torch.device, on_step: OnStep | None, on_start: OnStart | None) -> TrainResult:
-    rows = rows_of(config.batch_size)
+    check_installed(config.track)
+    rows = rows_of(config.batch_size // config.accumulate)
     torch.manual_seed(config.seed)
-    model, begun = _start(config)
-    if config.image_size is not None and config.image_size != model.config.vision.image_size:
-        model = model.resized(config.image_size)
-    if model.config.holds not in ("both", config.task):
-        raise ModelError(
-            f"the model holds a {model.config.holds} only",
-            where=config.init or config.model,
-            mend=f"Name a whole model, or one that holds what {config.task} trains.",
-        )
-    _check_prompt(model, config)
-    pairs = Pairs(config.data)
-    total = len(pairs)
-    agree("the number of pairs", total, device)
-    _check_size(total, config)
+    model, begun = model_of(config, goes_on=goes_on(config))
+    pairs, held_out = Pairs(config.data), _held_out(config)
+    found = pairs.count()
+    agree("the number of pairs", found, device)
+    _check_size(found, config)
     if begun and on_start and ranks.world()[0] == 0:
         on_start(begun)
-    per_epoch = max(1, total // config.batch_size)
+    per_epoch = max(1, found // config.batch_size)
     steps = config.steps or config.epochs * per_epoch
     task = task_of(config, model).to(device)
     # From here on each process draws its own dropout; the first one as it would alone.
     if ranks.world()[0]:
         torch.manual_seed(config.seed + ranks.world()[0])
-    return _Run(config, task, device, rows, per_epoch, steps).go(pairs, on_step)
+    return _Run(config, task, device, rows, per_epoch, steps).go(pairs, held_out, on_step)
 
 
-def _start(config: TrainConfig) -> tuple[MED, list[Begun]]:
-    """The model before its first step, and where its parts are from; nothing where a checkpoint will replace them."""
-    goes_on = checkpoint.newest(Path(config.out) / "checkpoints") is not None
-    if config.init is not None:
-        folder = model_folder(config.init)
-        model = MED.load(folder).requires_grad_(True)
-        whole = Begun("the whole model", str(folder), sum(p.numel() for p in model.parameters()))
-        return model, [] if goes_on else [whole]
-    model = MED.new(model_folder(config.model))
-    if goes_on:
-        return model, []
-    vision, text = (None if source is None else obtain(source) for source in (config.init_vision, config.init_text))
-    return model, begin(model, vision=vision, text=text)
-
-
-def task_of(config: TrainConfig, model: MED) -> nn.Module:
-    """The task that the settings name."""
-    o = config.objective
-    if config.task == "captioner":
-        return CaptionerFinetune(model, label_smoothing=o.label_smoothing)
-    contrast: dict[str, Any] = {
-        "queue_size": o.queue_size,
-        "momentum": o.momentum,
-        # The paper's code masks the captions of one image when it finetunes for retrieval, and not before.
-        "mask_same_image": o.exact is None or config.task == "filter",
-        "mask_same_text": o.exact is None,
-        "random_queue": o.exact is not None,
-        "negative_floor": o.negative_floor,
-    }
-    if config.task == "filter":
-        return FilterFinetune(model, **contrast)
-    return Pretrain(model, label_smoothing=o.label_smoothing, **contrast)
-
-
-def _check_size(total: int, config: TrainConfig) -> None:
-    if total < config.batch_size:
+def _held_out(config: TrainConfig) -> Pairs | None:
+    if not config.held_out:
+        return None
+    pairs = Pairs(replace(config.data, shards=config.held_out, mix=()))
+    if pairs.count() < config.batch_size // config.accumulate:
         raise TrainingError(
-            f"{total} pairs do not fill one batch of {config.batch_size}",
+            f"fewer pairs than a batch of {config.batch_size // config.accumulate}",
+            where="held_out",
+            mend="Name more shards, or take a smaller batch.",
+        )
+    return pairs
+
+
+def _check_size(found: int, config: TrainConfig) -> None:
+    if found < config.batch_size:
+        raise TrainingError(
+            f"{found} pairs do not fill one batch of {config.batch_size}",
             where="batch_size",
-            mend=f"Set batch_size to {max(2, total)} or less, or train on more shards.",
+            mend=f"Set batch_size to {max(2, found)} or less, or train on more shards.",
         )
-
-
-def _check_prompt(model: MED, config: TrainConfig) -> None:
-    prompt = len(model.tokenizer.pieces(clean(model.config.prompt)))
-    if config.task == "captioner" and config.data.max_tokens < prompt + 3:
-        raise TrainingError(
-            f"{config.data.max_tokens} tokens leave no room for a word behind the prompt's {prompt}",
-            where="data.max_tokens",
-            mend=f"Set it to {prompt + 3} or more; 40 is the paper's.",
-        )
-
-
-def _freeze(model: MED, parts: tuple[str, ...]) -> None:
-    for part in parts:
-        found = [p for name, p in model.named_parameters() if name.startswith(part)]
-        if not found:
-            known = sorted({f"{name.split('.')[0]}." for name, _ in model.named_parameters()})
-            raise TrainingError(
-                f"no parameter's name begins with {part!r}",
-                where="optim.freeze",
-                mend=f"Names begin with {', '.join(known)}",
-            )
-        for p in found:
-            p.requires_grad_(False)
 
 
 class _Run:
@@ -168,10 +122,7 @@ class _Run:
         self.rank, self.size = ranks.world()
         self.per_epoch, self.steps = per_epoch, steps
         self.model: MED = task.model  # type: ignore[assignment]  # every task has one; nn.Module cannot say so
-        _freeze(self.model, config.optim.freeze)
         trained = [p for p in task.parameters() if p.requires_grad]
-        if not trained:
-            raise TrainingError("nothing is left to train", where="optim.freeze", mend="Freeze less.")
         self.optimizer = torch.optim.AdamW(
             trained, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=True
         )
@@ -182,50 +133,87 @@ class _Run:
             else task
         )
         self.out = Path(config.out)
-        self.settings = {k: v for k, v in _jsonable(asdict(config)).items() if k not in _SPEED_ONLY}
+        self.settings = {k: v for k, v in _jsonable(asdict(config)).items() if k not in _FREE}
+        self.places: dict[int, Place] = {}
+        self.best: tuple[float, int] | None = None
 
-    def go(self, pairs: Pairs, on_step: OnStep | None) -> TrainResult:
+    def go(self, pairs: Pairs, held_out: Pairs | None, on_step: OnStep | None) -> TrainResult:
         start = self._resume()
         agree("the step to go on with", start, self.device)
-        log = Log(self.out / "log.csv", start, writes=self.rank == 0)
-        stream = self._stream(pairs, start)
-        batches = iter(loader(stream, processes=self.config.data.loaders, pin=self.device.type == "cuda"))
+        log, held_log = (Log(self.out / name, start, writes=self.rank == 0) for name in ("log.csv", "held-out.csv"))
+        self.best = min(((total(row), int(row["step"])) for row in held_log.rows), default=None)
+        skipped = Skipped(self.out / ("skipped.csv" if self.rank == 0 else f"skipped-{self.rank}.csv"))
+        told = trackers(self.config.track if self.rank == 0 else (), self.out, self.settings, start)
+        batches = self._batches(pairs, start, skipped)
         self.task.train()
         meter = Meter(self.config.batch_size)
         for step in range(start, self.steps):
             lr = lr_at(step, self.config.optim, steps_per_epoch=self.per_epoch, steps=self.steps)
-            meter.add(self._step(next(batches).to(self.device), step, lr))
+            pieces = [next(batches) for _ in range(self.config.accumulate)]
+            meter.add(step + 1, self._step(pieces, step, lr), [name for raw in pieces for name in raw.names])
             if (step + 1) % self.config.log_every == 0 or step + 1 == self.steps or step == start:
                 report = self._report(meter, step, lr)
-                log.write(report)
+                self._tell(report, log, told)
                 if on_step and self.rank == 0:
                     on_step(report)
             if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.steps:
+                if held_out is not None:
+                    self._measure(held_out, step + 1, held_log, told)
                 self._save(step + 1)
+        for tracker in told:
+            tracker.close()
         self.task.eval()
         if self.rank == 0:
             self.model.save(self.out / "model")
         wait()
         first, last = log.ends()
-        return TrainResult(self.out / "model", self.steps, first, last)
+        best = self.best and self.best[1]
+        return TrainResult(self.out / "model", self.steps, first, last, len(skipped.seen), best)
 
-    def _stream(self, pairs: Pairs, start: int) -> BatchStream:
+    def _batches(self, pairs: Pairs, start: int, skipped: Skipped) -> Iterator[Raw]:
+        skip = start * self.config.accumulate
+        stream = BatchStream(
+            pairs, self.model.tokenizer, self._shape(), seed=self.config.seed, skip=skip, places=self.places
+        )
+        for raw in loader(stream, processes=self.config.data.loaders, pin=self.device.type == "cuda"):
+            if isinstance(raw, CapfiltError):
+                raise raw
+            self.places[raw.worker] = raw.place
+            skipped.add(raw.bad)
+            yield raw
+
+    def _shape(self) -> Shape:
         # ``clean`` drops the prompt's last space, without which words would run together.
         prompt = clean(self.model.config.prompt) + " " if self.config.task == "captioner" else ""
-        return BatchStream(
-            pairs,
-            self.model.tokenizer,
+        return Shape(
             size=self.model.config.vision.image_size,
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            skip=start,
+            batch_size=self.config.batch_size // self.config.accumulate,
             rows=self.rows,
             prompt=prompt.lstrip(),
         )
 
-    def _step(self, batch: object, step: int, lr: float) -> dict[str, Tensor]:
+    def _step(self, pieces: list[Raw], step: int, lr: float) -> dict[str, Tensor]:
+        """One step of the optimiser; the batch comes in ``accumulate`` pieces."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for i, raw in enumerate(pieces):
+            last = i + 1 == len(pieces)
+            # Processes add up their gradients once, with the last piece.
+            with nullcontext() if last or self.size == 1 else self.wrapped.no_sync():  # type: ignore[operator]
+                losses = self._losses(raw, step, follow=i == 0)
+                whole = torch.stack(list(losses.values())).sum() / len(pieces)
+                whole.backward()  # type: ignore[no-untyped-call]
+            for name, loss in losses.items():
+                part = loss.detach() / len(pieces)
+                sums[name] = sums[name] + part if name in sums else part
+        if self.config.optim.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
+        self.optimizer.step()
+        return sums
+
+    def _losses(self, raw: Raw, step: int, *, follow: bool) -> dict[str, Tensor]:
         o = self.config.objective
         alpha = alpha_at(step, steps_per_epoch=self.per_epoch, alpha=o.alpha, ramp_epochs=o.alpha_ramp_epochs)
         mixed = self.config.precision == "bfloat16"
@@ -233,24 +221,59 @@ class _Run:
         kernels = [SDPBackend.MATH] if mixed and self.device.type == "cpu" else list(_FUSED)
         with sdpa_kernel(kernels), torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             try:
-                losses: dict[str, Tensor] = self.wrapped(batch, alpha=alpha)
+                losses: dict[str, Tensor] = self.wrapped(raw.to(self.device), alpha=alpha, follow=follow)
             except RuntimeError as error:
                 # Negatives cannot be drawn by what is not a number.
-                self._check_weights(step, error)
+                self._check_weights(step, raw.names, error)
                 raise
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-        if self.config.optim.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
-        self.optimizer.step()
-        return {name: loss.detach() for name, loss in losses.items()}
+        return losses
 
     def _report(self, meter: Meter, step: int, lr: float) -> StepReport:
         own, rate = meter.take()
         losses = means(own, self.device)
         if not all(math.isfinite(loss) for loss in losses.values()):
-            raise TrainingError(f"a loss is not finite at step {step + 1}: {losses}", where=self.config.out, mend=_TAME)
-        return StepReport(step + 1, self.steps, losses, rate, lr)
+            found = meter.first_wild()
+            if found is None:  # the others' batch
+                raise TrainingError(f"a loss is not finite by step {step + 1}", where=self.config.out, mend=_TAME)
+            wild, values, names = found
+            self._write_down(wild, names, values)
+            raise TrainingError(f"a loss is not finite at step {wild}: {values}", where=self.config.out, mend=_TAME)
+        eta = (self.steps - step - 1) * self.config.batch_size / rate
+        return StepReport(step + 1, self.steps, losses, rate, lr, peak_memory_gb(self.device), eta)
+
+    def _tell(self, report: StepReport, log: Log, told: list[Tracker]) -> None:
+        numbers = {
+            **report.losses,
+            "lr": report.lr,
+            "images_per_s": report.images_per_s,
+            "memory_gb": report.memory_gb,
+        }
+        log.write(report.step, numbers)
+        for tracker in told:
+            tracker.write(report.step, {f"train/{name}": value for name, value in numbers.items()})
+
+    @torch.no_grad()
+    def _measure(self, held_out: Pairs, step: int, log: Log, told: list[Tracker]) -> None:
+        """The losses on held-out pairs, which leave queue, twin and generators as they were; the best model is kept."""
+        states = torch.get_rng_state()
+        torch.manual_seed(self.config.seed)
+        self.task.eval()
+        sums: dict[str, float] = {}
+        made = 0
+        for raw in plain_batches(held_out, self.model.tokenizer, self._shape(), limit=self.config.held_out_batches):
+            made += 1
+            for name, loss in self.task(raw.to(self.device), alpha=0.0, follow=False).items():
+                sums[name] = sums.get(name, 0.0) + float(loss)
+        self.task.train()
+        torch.set_rng_state(states)
+        losses = means({name: value / made for name, value in sums.items()}, self.device)
+        log.write(step, losses)
+        for tracker in told:
+            tracker.write(step, {f"held-out/{name}": value for name, value in losses.items()})
+        if self.best is None or total(losses) < self.best[0]:
+            self.best = total(losses), step
+            if self.rank == 0:
+                self.model.save(self.out / "best")
 
     def _resume(self) -> int:
         found = checkpoint.newest(self.out / "checkpoints")
@@ -258,42 +281,59 @@ class _Run:
         if found is None:
             self.out.mkdir(parents=True, exist_ok=True)
             return 0
-        return checkpoint.restore(
+        start, self.places = checkpoint.restore(
             found, self.task, self.optimizer, config=self.settings, steps=self.steps, device=self.device
         )
+        return start
 
-    def _check_weights(self, step: int, cause: Exception | None = None) -> None:
+    def _check_weights(self, step: int, names: tuple[str, ...] = (), cause: Exception | None = None) -> None:
         """No checkpoint may hold what no run can go on from."""
         bad = [name for name, p in self.task.named_parameters() if not bool(torch.isfinite(p).all())]
         if bad:
+            self._write_down(step + 1, names, {})
             raise TrainingError(
                 f"weights are not finite at step {step + 1}: {bad[0]} and {len(bad) - 1} more",
                 where=self.config.out,
                 mend=_TAME,
             ) from cause
 
+    def _write_down(self, step: int, names: tuple[str, ...] | Any, losses: dict[str, float]) -> None:
+        """``not-finite.json``: the step, its losses and the pairs of its batch."""
+        file = self.out / ("not-finite.json" if self.size == 1 else f"not-finite-{self.rank}.json")
+        told = {"step": step, "losses": {name: str(v) for name, v in losses.items()}, "pairs": list(names)}
+        file.write_text(json.dumps(told, indent=1), encoding="utf-8")
+
     def _save(self, step: int) -> None:
         self._check_weights(step - 1)
         states = checkpoint.rng_states(self.device)
         if self.rank == 0:
-            folder = self.out / "checkpoints"
-            checkpoint.save(folder, self.task, self.optimizer, states, step=step, config=self.settings)
+            checkpoint.save(
+                self.out / "checkpoints",
+                self.task,
+                self.optimizer,
+                states,
+                step=step,
+                config=self.settings,
+                places=self.places,
+                keep=self.config.keep,
+            )
         wait()
 
 
 _TAME = (
     "The checkpoints here are whole, but go on the same way: start in another folder with a lower optim.lr, "
-    "optim.clip: 1.0 or precision: float32."
+    "optim.clip: 1.0 or precision: float32; not-finite.json names the step and its pairs."
 )
 _FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH)
-_SPEED_ONLY = ("device", "checkpoint_every", "log_every", "out")
+_FREE = ("device", "checkpoint_every", "log_every", "out", "keep", "track", "held_out", "held_out_batches")
+"""Settings that do not decide what is trained: a run may go on with others."""
 
 
 def _jsonable(value: object) -> dict[str, object]:
     def plain(v: object) -> object:
         if isinstance(v, dict):
             return {k: plain(x) for k, x in v.items()}
-        return [plain(x) for x in v] if isinstance(v, tuple) else v
+        return [plain(x) for x in v] if isinstance(v, tuple | list) else v
 
     out = plain(value)
     assert isinstance(out, dict)  # noqa: S101  asdict gives one

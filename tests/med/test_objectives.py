@@ -13,8 +13,8 @@ from capfilt.med import objectives
 from capfilt.med.model import MED
 from capfilt.med.momentum import FeatureQueue, MomentumTwin
 from capfilt.med.tasks import Batch, CaptionerFinetune, FilterFinetune, Pretrain
+from capfilt.train.begin import task_of
 from capfilt.train.config import ObjectiveConfig, TrainConfig
-from capfilt.train.run import task_of
 
 
 def test_alpha_rises_over_two_epochs_and_stays() -> None:

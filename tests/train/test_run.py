@@ -24,8 +24,8 @@ from capfilt.roles import Writing
 from capfilt.shards.sample import Sample
 from capfilt.shards.tar import write_tar
 from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, TrainConfig
-from capfilt.train.data import Pairs
 from capfilt.train.log import StepReport
+from capfilt.train.pairs import Pairs
 from capfilt.train.run import train
 from capfilt.train.schedule import lr_at
 from tests.conftest import shape_picture
@@ -147,10 +147,10 @@ def test_the_first_captions_of_an_image_that_are_wanted_may_be_all_there_is(tmp_
             file, [Sample(f"{i}", shape_picture("red", "circle", random.Random(i)), captions, {}) for i in range(2)]
         )
     both = DataConfig(shards=(str(tmp_path),), origins=("human",))
-    assert [pair.text for pair in Pairs(both).read(Pairs(both).urls)] == ["two", "three"] * 2
+    assert [pair.text for pair in Pairs(both).read(*Pairs(both).sources)] == ["two", "three"] * 2
     first = Pairs(replace(both, captions_per_image=1))
-    assert [pair.text for pair in first.read(first.urls)] == ["two", "two"]
-    assert len(first) == 2
+    assert [pair.text for pair in first.read(*first.sources)] == ["two", "two"]
+    assert first.count() == 2
 
 
 def test_a_shard_that_cannot_be_read_is_passed_over_with_its_name(
@@ -158,11 +158,11 @@ def test_a_shard_that_cannot_be_read_is_passed_over_with_its_name(
 ) -> None:
     (tmp_path / "broken-00000.tar").write_bytes(shape_shard.read_bytes()[:70_000])
     pairs = Pairs(DataConfig(shards=(str(shape_shard), str(tmp_path / "broken-00000.tar")), origins=("human",)))
-    assert 512 < len(pairs) < 1024
+    assert 512 < pairs.count() < 1024
     assert "passed over in training" in caplog.text
     assert "broken-00000.tar" in caplog.text
     caplog.clear()
-    assert len(Pairs(DataConfig(shards=(str(shape_shard),), origins=("human",)))) == 512
+    assert Pairs(DataConfig(shards=(str(shape_shard),), origins=("human",))).count() == 512
     assert caplog.text == ""
 
 
