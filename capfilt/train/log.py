@@ -147,7 +147,7 @@ class Skipped:
         self.seen: set[str] = set()
         if file.exists():
             with file.open(newline="", encoding="utf-8") as f:
-                self.seen = {row[0] for row in csv.reader(f) if row}
+                self.seen = {row["name"] for row in csv.DictReader(f)}
 
     def add(self, bad: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         """Write down what is new; returns it."""

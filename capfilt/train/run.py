@@ -29,6 +29,7 @@ from capfilt.med.objectives import alpha_at
 from capfilt.train import checkpoint
 from capfilt.train.begin import goes_on, model_of, task_of
 from capfilt.train.config import TrainConfig
+from capfilt.train.curves import draw
 from capfilt.train.data import BatchStream, Raw, Shape, loader, plain_batches
 from capfilt.train.group import agree, joined, means, rows_of, wait
 from capfilt.train.log import Log, Meter, Skipped, StepReport, peak_memory_gb, total
@@ -56,7 +57,8 @@ OnStart = Callable[[list[Begun]], None]
 
 
 def train(config: TrainConfig, on_step: OnStep | None = None, on_start: OnStart | None = None) -> TrainResult:
-    """Train and write ``out/model`` (a model folder), ``out/checkpoints``, ``out/log.csv`` and ``out/tensorboard``.
+    """Train and write ``out/model`` (a model folder), ``out/checkpoints``, ``out/log.csv``, ``out/tensorboard``
+    and, where matplotlib is installed, ``out/curves.png``.
 
     Args:
         config: the settings.
@@ -165,6 +167,7 @@ class _Run:
         self.task.eval()
         if self.rank == 0:
             self.model.save(self.out / "model")
+            draw(self.out, self.out / "curves.png")
         wait()
         first, last = log.ends()
         best = self.best and self.best[1]

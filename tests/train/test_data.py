@@ -1,0 +1,154 @@
+"""Batches: what cannot be decoded is told of and replaced, errors of loader processes arrive whole."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from capfilt.errors import DataError, RecipeError, TrainingError
+from capfilt.med.model import MED
+from capfilt.shards.sample import Sample
+from capfilt.shards.tar import write_tar
+from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from capfilt.train.run import train
+from tests.conftest import shape_picture
+
+
+def config(architecture: Path, shard: str, out: Path, **changes: object) -> TrainConfig:
+    start = TrainConfig(
+        model=str(architecture),
+        out=str(out),
+        steps=4,
+        batch_size=16,
+        log_every=1,
+        checkpoint_every=2,
+        data=DataConfig(shards=(shard,), min_scale=0.6, shuffle_buffer=16),
+        optim=OptimConfig(lr=1e-3, warmup_steps=0, decay="step"),
+        objective=ObjectiveConfig(queue_size=32),
+        device="cpu",
+    )
+    return replace(start, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> str:
+    """40 pictures, of which two are no pictures."""
+    samples = []
+    for i in range(40):
+        image = shape_picture("red", "circle", random.Random(i))
+        caption = {"text": f"a red circle {i}", "origin": "human", "itm": None, "itc": None, "kept": True}
+        samples.append(Sample(f"{i:03d}", image[:60] if i in (7, 23) else image, [caption], {}))
+    with (tmp_path / "s-00000.tar").open("wb") as file:
+        write_tar(file, samples)  # type: ignore[arg-type]
+    return str(tmp_path / "s-00000.tar")
+
+
+def test_a_picture_that_cannot_be_decoded_is_counted_once_and_named(
+    tiny_architecture: Path, damaged: str, tmp_path: Path
+) -> None:
+    result = train(config(tiny_architecture, damaged, tmp_path / "run", steps=8))
+    assert result.skipped == 2
+    with (tmp_path / "run" / "skipped.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["name"] for row in rows) == [f"{damaged}#007", f"{damaged}#023"]
+    assert all("cannot be decoded" in row["reason"] for row in rows)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_strict_stops_with_the_name_and_the_mend_whichever_process_finds_it(
+    loaders: int, tiny_architecture: Path, damaged: str, tmp_path: Path
+) -> None:
+    run = config(tiny_architecture, damaged, tmp_path / "run", steps=8)
+    with pytest.raises(DataError) as caught:
+        train(replace(run, data=replace(run.data, strict=True, loaders=loaders)))
+    assert caught.value.where in (f"{damaged}#007", f"{damaged}#023")
+    assert "capfilt verify" in caught.value.mend
+
+
+def test_a_batch_without_one_good_picture_stops_the_run(tiny_architecture: Path, tmp_path: Path) -> None:
+    caption = {"text": "a red circle", "origin": "human", "itm": None, "itc": None, "kept": True}
+    with (tmp_path / "s-00000.tar").open("wb") as file:
+        head = shape_picture("red", "circle", random.Random(0))[:60]
+        write_tar(file, [Sample(f"{i}", head, [caption], {}) for i in range(20)])  # type: ignore[list-item]
+    with pytest.raises(TrainingError, match="no picture of a whole batch can be decoded"):
+        train(config(tiny_architecture, str(tmp_path), tmp_path / "run"))
+
+
+def test_pieces_of_a_batch_add_up_to_the_gradient_of_the_whole(still: Path, shape_shard: Path, tmp_path: Path) -> None:
+    """LM compares no pairs: pieces that hold as many words take the steps of the whole."""
+    whole = config(still, str(shape_shard), tmp_path / "whole", task="captioner")
+    as_they_are = {"min_scale": 1.0, "flip": False, "rand_augment": False, "origins": ("human",)}
+    whole = replace(whole, data=replace(whole.data, **as_they_are))  # type: ignore[arg-type]
+    pieces = replace(whole, out=str(tmp_path / "pieces"), accumulate=2)
+    one, two = (MED.load(train(c).folder).state_dict() for c in (whole, pieces))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    start = MED.new(still).state_dict()
+    assert not torch.allclose(one["text.lm_head.bias"], start["text.lm_head.bias"], atol=1e-3)
+    with pytest.raises(RecipeError, match="a batch of 16 is not 5 equal pieces"):
+        replace(whole, accumulate=5)
+
+
+def test_layers_computed_again_change_no_step(tiny_architecture: Path, shape_shard: Path, tmp_path: Path) -> None:
+    plain = config(tiny_architecture, str(shape_shard), tmp_path / "plain")
+    again = replace(plain, out=str(tmp_path / "again"), gradient_checkpointing=True)
+    one, two = (MED.load(train(c).folder).state_dict() for c in (plain, again))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_pairs_of_a_batch_that_was_not_finite_are_written_down(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    run = config(tiny_architecture, str(shape_shard), tmp_path / "run", steps=30, log_every=10, checkpoint_every=30)
+    wild = replace(run, optim=OptimConfig(lr=1.0, min_lr=1.0, warmup_lr=1.0, warmup_steps=0, weight_decay=10.0))
+    model = MED.new(tiny_architecture)
+    with torch.no_grad():
+        model.itm_head.bias.fill_(1e38)
+    model.save(tmp_path / "wild")
+    with pytest.raises(TrainingError, match="not finite at step"):
+        train(replace(wild, init=str(tmp_path / "wild")))
+    told = json.loads((tmp_path / "run" / "not-finite.json").read_text())
+    assert 1 <= told["step"] <= 30
+    assert len(told["pairs"]) == 16
+    assert all(name.startswith(f"{shape_shard}#") for name in told["pairs"])
+
+
+def test_held_out_losses_leave_the_run_as_it_is_and_the_best_model_is_kept(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    plain = config(tiny_architecture, str(shape_shard), tmp_path / "plain", steps=6)
+    held = replace(plain, out=str(tmp_path / "held"), held_out=(str(shape_shard),), held_out_batches=2)
+    one, result = train(plain), train(held)
+    mine, theirs = MED.load(one.folder).state_dict(), MED.load(result.folder).state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    with (tmp_path / "held" / "held-out.csv").open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    sums = [row["itc"] + row["itm"] + row["lm"] for row in rows]
+    assert result.best_step == rows[sums.index(min(sums))]["step"]
+    assert MED.load(tmp_path / "held" / "best").config == MED.load(result.folder).config
+
+
+def test_as_many_checkpoints_are_kept_as_asked(tiny_architecture: Path, shape_shard: Path, tmp_path: Path) -> None:
+    run = config(tiny_architecture, str(shape_shard), tmp_path / "run", steps=5, checkpoint_every=1, keep=3)
+    train(run)
+    kept = sorted(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-00000003", "step-00000004", "step-00000005"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # inductor's own
+def test_compiled_layers_give_the_losses_of_plain_ones(still: Path, shape_shard: Path, tmp_path: Path) -> None:
+    plain = config(still, str(shape_shard), tmp_path / "plain", steps=3)
+    fused = replace(plain, out=str(tmp_path / "fused"), compile=True)
+    one, two = (MED.load(train(c).folder).state_dict() for c in (plain, fused))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4, msg=name)

@@ -1,0 +1,160 @@
+"""The order of pairs: as often as weights say, spread over the epoch, taken up again at the exact place."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from capfilt.errors import DataError, TrainingError
+from capfilt.shards.sample import Sample
+from capfilt.shards.tar import write_tar
+from capfilt.train.config import DataConfig, MixConfig
+from capfilt.train.pairs import Pair, Pairs, Place
+from tests.conftest import shape_picture
+
+Make = Callable[..., str]
+
+
+def said(text: str, origin: str, itm: float | None = None, *, kept: bool = True) -> dict[str, object]:
+    return {"text": text, "origin": origin, "itm": itm, "itc": None, "kept": kept}
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Writes shards of so many pictures, each with one caption ``ORIGIN NUMBER``."""
+    picture = shape_picture("red", "circle", random.Random(0))
+
+    def write(origin: str, count: int, *, shards: int = 1, itm: float | None = None) -> str:
+        folder = tmp_path / origin
+        folder.mkdir()
+        for shard in range(shards):
+            with (folder / f"s-{shard:05d}.tar").open("wb") as file:
+                numbers = range(shard, count, shards)
+                told = [(f"{i:05d}", said(f"{origin} {i}", origin, itm)) for i in numbers]
+                write_tar(file, [Sample(key, picture, [caption], {}) for key, caption in told])  # type: ignore[list-item]
+        return str(folder)
+
+    return write
+
+
+def counted(config: DataConfig) -> Pairs:
+    pairs = Pairs(config)
+    pairs.count()
+    return pairs
+
+
+def stream(pairs: Pairs, *, worker: int = 0, workers: int = 1, start: Place = Place()) -> Iterator[tuple[Pair, Place]]:  # noqa: B008
+    return pairs.shuffled(seed=3, worker=worker, workers=workers, start=start)
+
+
+def texts(pairs: Pairs, number: int) -> list[str]:
+    return [pair.text for pair, _ in islice(stream(pairs), number)]
+
+
+def test_each_pair_of_an_epoch_comes_once_in_another_order_each_time(make: Make) -> None:
+    pairs = counted(DataConfig(shards=(make("web", 60, shards=3),), shuffle_buffer=16))
+    first, second = texts(pairs, 120)[:60], texts(pairs, 120)[60:]
+    assert sorted(first) == sorted(second) == sorted(f"web {i}" for i in range(60))
+    assert first != second
+
+
+def test_weights_say_how_often_an_epoch_sees_a_pair(make: Make) -> None:
+    human, web = make("human", 20), make("web", 40)
+    mix = (MixConfig(shards=(human,), weight=2.5), MixConfig(shards=(web,), weight=0.25))
+    pairs = counted(DataConfig(mix=mix, shuffle_buffer=8))
+    assert pairs.count() == 20 * 2.5 + 40 * 0.25
+    four = [text for pair, place in stream_until(pairs, epochs=4) for text in [pair.text]]
+    times = Counter(four)
+    assert {times[f"human {i}"] for i in range(20)} == {10}
+    assert {times[f"web {i}"] for i in range(40)} == {1}
+
+
+def stream_until(pairs: Pairs, *, epochs: int) -> Iterator[tuple[Pair, Place]]:
+    for pair, place in stream(pairs):
+        if place.epoch == epochs:
+            return
+        yield pair, place
+
+
+def test_sources_are_spread_over_the_epoch_and_not_one_behind_the_other(make: Make) -> None:
+    mix = (MixConfig(shards=(make("human", 50),)), MixConfig(shards=(make("web", 150),)))
+    pairs = counted(DataConfig(mix=mix, shuffle_buffer=4))
+    said_ = texts(pairs, 200)
+    for at in range(0, 200, 50):
+        assert 4 <= sum(text.startswith("human") for text in said_[at : at + 50]) <= 24
+
+
+def test_one_data_set_is_mixed_by_origin_and_score(tmp_path: Path) -> None:
+    picture = shape_picture("red", "circle", random.Random(0))
+    captions = [
+        said("good web", "web", 0.9),
+        said("weak web", "web", 0.6),
+        said("rejected web", "web", 0.2, kept=False),
+        said("synthetic", "synthetic", 0.7),
+        said("human", "human"),
+    ]
+    with (tmp_path / "s-00000.tar").open("wb") as file:
+        write_tar(file, [Sample("0", picture, captions, {})])  # type: ignore[list-item]
+    mix = (
+        MixConfig(origins=("human",), weight=3),
+        MixConfig(origins=("web",), min_itm=0.8),
+        MixConfig(origins=("web", "synthetic"), kept_only=False, min_itm=0.1, captions_per_image=2),
+    )
+    pairs = counted(DataConfig(shards=(str(tmp_path),), mix=mix))
+    assert Counter(texts(pairs, 6)) == {"human": 3, "good web": 2, "weak web": 1}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_place_is_exact_in_the_middle_of_an_epoch_and_behind_it(make: Make, workers: int) -> None:
+    mix = (MixConfig(shards=(make("human", 17, shards=2),), weight=1.5), MixConfig(shards=(make("web", 31),)))
+    for worker in range(workers):
+        fresh = stream(counted(DataConfig(mix=mix, shuffle_buffer=5)), worker=worker, workers=workers)
+        all_of = list(islice(fresh, 90))
+        for behind in (1, 13, 55, 80):
+            place = all_of[behind - 1][1]
+            again = stream(counted(DataConfig(mix=mix, shuffle_buffer=5)), worker=worker, workers=workers, start=place)
+            assert [pair.name for pair, _ in islice(again, 10)] == [p.name for p, _ in all_of[behind : behind + 10]]
+
+
+def test_workers_share_the_pairs_of_an_epoch(make: Make) -> None:
+    config = DataConfig(shards=(make("web", 30, shards=2),), shuffle_buffer=7)
+    shares = [
+        [p.text for p, place in islice(stream(counted(config), worker=w, workers=3), 10) if place.epoch == 0]
+        for w in range(3)
+    ]
+    assert sorted(text for share in shares for text in share) == sorted(f"web {i}" for i in range(30))
+
+
+def test_strict_stops_at_what_is_counted_otherwise(make: Make) -> None:
+    folder = make("web", 30)
+    shard = next(Path(folder).glob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:20_000])
+    config = DataConfig(shards=(folder,))
+    loose = Pairs(config)
+    assert 0 < loose.count() < 30
+    with pytest.raises(DataError, match=r"s-00000\.tar"):
+        Pairs(replace(config, strict=True)).count()
+
+
+def test_shards_that_vanish_stop_the_run_instead_of_hanging_it(make: Make) -> None:
+    folder = make("web", 10)
+    pairs = counted(DataConfig(shards=(folder,)))
+    for shard in Path(folder).glob("*.tar"):
+        shard.unlink()
+    with pytest.raises(TrainingError, match="nothing that can be read any more"):
+        next(stream(pairs))
+    assert [reason for _, reason in pairs.take_bad()] == ["there is no such file"]
+
+
+def test_a_source_of_the_mix_with_nothing_to_train_on_is_named(make: Make) -> None:
+    human, web = make("human", 3), make("web", 3, itm=0.4)
+    mix = (MixConfig(shards=(human,)), MixConfig(shards=(web,), min_itm=0.9))
+    with pytest.raises(TrainingError, match="no caption that training wants") as caught:
+        Pairs(DataConfig(mix=mix)).count()
+    assert caught.value.where == web
