@@ -36,8 +36,12 @@ class Task(Protocol):
 
     model: MED
 
-    def __call__(self, batch: Batch, *, alpha: float, follow: bool = True) -> dict[str, Tensor]:
-        """Named scalar losses. ``follow`` is false where the weights have not moved since the twin last followed."""
+    def __call__(self, batch: Batch, *, alpha: float, follow: bool = True, push: bool = True) -> dict[str, Tensor]:
+        """Named scalar losses.
+
+        ``follow`` is false where the weights have not moved since the twin last followed them, ``push`` where the batch
+        is only measured and must not come into the queue.
+        """
         ...
 
 
@@ -76,36 +80,42 @@ class FilterFinetune(nn.Module):
         self.mask_same_text = mask_same_text
         self.negative_floor = negative_floor
 
-    def forward(self, batch: Batch, *, alpha: float, follow: bool = True) -> dict[str, Tensor]:
-        """Losses ``itc`` and ``itm``. In eval mode neither twin nor queue changes."""
-        self.follow(follow)
-        losses, _ = self.contrast_and_match(batch, alpha)
+    def forward(self, batch: Batch, *, alpha: float, follow: bool = True, push: bool = True) -> dict[str, Tensor]:
+        """Losses ``itc`` and ``itm``."""
+        losses, _ = self.contrast_and_match(batch, alpha, follow=follow, push=push)
         return losses
 
     @torch.no_grad()
-    def follow(self, follow: bool) -> None:
+    def _follow(self) -> None:
         """Once a step, before the losses: the twin follows the model, and the temperature stays in its range."""
-        if self.training:
-            self.model.temperature.clamp_(*TEMPERATURE)
-            if follow and self.twin is not None and self.momentum is not None:
-                self.twin.follow(self.model, self.momentum)
+        self.model.temperature.clamp_(*TEMPERATURE)
+        if self.twin is not None and self.momentum is not None:
+            self.twin.follow(self.model, self.momentum)
 
-    def contrast_and_match(self, batch: Batch, alpha: float) -> tuple[dict[str, Tensor], Tensor]:
+    def contrast_and_match(
+        self, batch: Batch, alpha: float, *, follow: bool = True, push: bool = True
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Losses ``itc`` and ``itm``, and the image tokens, which LM uses again."""
         image_BNV = self.model.encode_image(batch.pixels)
-        itc, image_BB, text_BB = self.contrast(batch, image_BNV, alpha)
+        itc, image_BB, text_BB = self.contrast(batch, image_BNV, alpha, follow=follow, push=push)
         images, texts = self.draw_negatives(batch, image_BB, text_BB)
         return {"itc": itc, "itm": self.match(batch, image_BNV, images, texts)}, image_BNV
 
-    def contrast(self, batch: Batch, image_BNV: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    def contrast(
+        self, batch: Batch, image_BNV: Tensor, alpha: float, *, follow: bool = True, push: bool = True
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """ITC, and the similarities to the batch of all ranks (B, M) from which hard negatives are drawn."""
         model = self.model
+        if follow:
+            self._follow()
         image_BP, text_BP = model.embed_image(image_BNV), model.embed_text(batch.tokens)
         # Over a temperature of 0.07 the rounding of bfloat16 would move similarities by as much as they differ.
         with torch.autocast(image_BP.device.type, enabled=False):
-            return self._contrast(batch, image_BP.float(), text_BP.float(), alpha)
+            return self._contrast(batch, image_BP.float(), text_BP.float(), alpha, push=push)
 
-    def _contrast(self, batch: Batch, image_BP: Tensor, text_BP: Tensor, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _contrast(
+        self, batch: Batch, image_BP: Tensor, text_BP: Tensor, alpha: float, *, push: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         model = self.model
         images_M, texts_M = ranks.gathered(batch.images), ranks.gathered(batch.texts)
         if self.twin is None or self.momentum is None:
@@ -126,7 +136,7 @@ class FilterFinetune(nn.Module):
         image_BK = image_BP @ text_keys_KP.T / model.temperature
         text_BK = text_BP @ image_keys_KP.T / model.temperature
         loss = objectives.itc(image_BK, text_BK, image_targets, text_targets)
-        if self.training:
+        if push:
             self.queue.push(new_image_MP, new_text_MP, images_M, texts_M)
         size = images_M.shape[0]
         return loss, image_BK[:, :size], text_BK[:, :size]
@@ -190,10 +200,9 @@ class Pretrain(FilterFinetune):
         super().__init__(model, **contrast)
         self.label_smoothing = label_smoothing
 
-    def forward(self, batch: Batch, *, alpha: float, follow: bool = True) -> dict[str, Tensor]:
-        """Losses ``itc``, ``itm`` and ``lm``. In eval mode neither twin nor queue changes."""
-        self.follow(follow)
-        losses, image_BNV = self.contrast_and_match(batch, alpha)
+    def forward(self, batch: Batch, *, alpha: float, follow: bool = True, push: bool = True) -> dict[str, Tensor]:
+        """Losses ``itc``, ``itm`` and ``lm``."""
+        losses, image_BNV = self.contrast_and_match(batch, alpha, follow=follow, push=push)
         return {**losses, "lm": self.language(batch, image_BNV)}
 
     def language(self, batch: Batch, image_BNV: Tensor) -> Tensor:
@@ -214,9 +223,9 @@ class CaptionerFinetune(nn.Module):
         self.label_smoothing = label_smoothing
         self.prompt_tokens = 1 + len(model.tokenizer.pieces(clean(model.config.prompt)))
 
-    def forward(self, batch: Batch, *, alpha: float, follow: bool = True) -> dict[str, Tensor]:
-        """Loss ``lm``; ``alpha`` and ``follow`` play no part."""
-        del alpha, follow
+    def forward(self, batch: Batch, *, alpha: float, follow: bool = True, push: bool = True) -> dict[str, Tensor]:
+        """Loss ``lm``; the settings of a contrast play no part."""
+        del alpha, follow, push
         image_BNV = self.model.encode_image(batch.pixels)
         labels = objectives.lm_labels(batch.tokens.ids, batch.tokens.mask, prompt_tokens=self.prompt_tokens)
         return {"lm": _language(self.model, image_BNV, batch.tokens, labels, self.label_smoothing)}

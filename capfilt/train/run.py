@@ -265,7 +265,7 @@ class _Run:
         made = 0
         for raw in plain_batches(held_out, self.model.tokenizer, self._shape(), limit=self.config.held_out_batches):
             made += 1
-            for name, loss in self.task(raw.to(self.device), alpha=0.0, follow=False).items():
+            for name, loss in self.task(raw.to(self.device), alpha=0.0, follow=False, push=False).items():
                 sums[name] = sums.get(name, 0.0) + float(loss)
         self.task.train()
         torch.set_rng_state(states)

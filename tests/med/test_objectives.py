@@ -76,10 +76,10 @@ def test_itc_of_half_precision_is_that_of_its_features_in_float32(tiny_architect
         image = task.model.encode_image(pairs.pixels)
         real = task._contrast
 
-        def noting(b: Batch, image_BP: torch.Tensor, text_BP: torch.Tensor, alpha: float):  # type: ignore[no-untyped-def]
+        def noting(b: Batch, image_BP: torch.Tensor, text_BP: torch.Tensor, alpha: float, **rest: bool):  # type: ignore[no-untyped-def]
             assert image_BP.dtype == text_BP.dtype == torch.float32
             exact.extend((image_BP.detach(), text_BP.detach()))
-            return real(b, image_BP, text_BP, alpha)
+            return real(b, image_BP, text_BP, alpha, **rest)
 
         task._contrast = noting  # type: ignore[method-assign]
         loss, image_BM, _ = task.contrast(pairs, image, 0.4)
