@@ -1,6 +1,6 @@
 """How fast one pretraining step of ViT-B size is on this machine's CPU, and how much memory it takes at most.
 
-    python -P benchmarks/train.py [--batch 8] [--rounds 12] [--threads N] [--profile] [--out FILE]
+    python -P benchmarks/train.py [--batch 8] [--rounds 3] [--steps 4] [--threads N] [--profile] [--out FILE]
                                   [--blip DIR --transformers DIR]
 
 A step is forward by ITC, ITM and LM with the momentum twin and a full queue, backward, and AdamW, at 224 px, from
@@ -9,9 +9,9 @@ github.com/salesforce/BLIP, the step of the published code takes part; it needs 
 ``--transformers``. That code runs from where it is, with its own training loop; what is put in its way is what one
 process without GPU and network needs, said beside it.
 
-Each side lives in a process of its own, two at a time, since three do not fit into 24 GiB. They take turns, a step
-each, so that a machine whose speed drifts drifts for both; figures are medians of the rounds, and what is worth quoting
-are the ratios. ``cpu_s`` is what a step took of all cores together: where other programs run, it says more than time.
+Each side takes its steps in a process of its own, one after the other, since two do not fit into 16 GiB; their turns
+alternate, so that a machine whose speed drifts drifts for all. Figures are medians, and what is worth quoting are the
+ratios. ``cpu_s`` is what a step took of all cores together: where other programs run, it says more than time.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class Child:
     def __init__(self, job: dict[str, Any]) -> None:
         # Published code warns of what has moved since.
         command = [sys.executable, "-P", "-W", "ignore", __file__, "--job", json.dumps(job)]
-        threads = {"OMP_NUM_THREADS": str(job["threads"])}
+        # Threads that wait are to sleep: their spinning would count as work.
+        threads = {"OMP_NUM_THREADS": str(job["threads"]), "OMP_WAIT_POLICY": "passive"}
         self.process = subprocess.Popen(
             command, env=os.environ | threads, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -97,7 +98,10 @@ class Child:
             raise SystemExit("a side died; what it said stands above")
         return json.loads(line)
 
-    def close(self) -> None:
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         assert self.process.stdin
         self.process.stdin.close()
         self.process.wait()
@@ -244,19 +248,20 @@ def processor() -> dict[str, Any]:
 
 def measure(options: argparse.Namespace, jobs: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Speed, peak memory and losses of each side, and how all of them stand to the first."""
-    children = {name: Child(job) for name, job in jobs.items()}
-    told: dict[str, list[dict[str, Any]]] = {name: [] for name in children}
+    told: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}
+    profiled: dict[str, dict[str, float]] = {}
     batches = len(CAPTIONS) // options.batch
-    for round_ in range(options.rounds + 1):
-        for name, child in children.items():
-            said = child.step(round_ % batches)
-            times = f"{said['seconds']:7.2f} s {said['cpu']:7.2f} cpu_s"
-            print(f"{round_:3} {name:20} {times} {said['losses']}", file=sys.stderr, flush=True)
-            if round_:  # the first round warms up
-                told[name].append(said)
-    profiled = {n: child.step(0, profiled=True)["self_ms"] for n, child in children.items()} if options.profile else {}
-    for child in children.values():
-        child.close()
+    for round_ in range(options.rounds):
+        for name, job in jobs.items():
+            with Child(job) as child:
+                for i in range(options.steps + 1):
+                    said = child.step(i % batches)
+                    times = f"{said['seconds']:7.2f} s {said['cpu']:7.2f} cpu_s"
+                    print(f"{round_:3} {name:20} {times} {said['losses']}", file=sys.stderr, flush=True)
+                    if i:  # the first step warms up
+                        told[name].append(said)
+                if options.profile and round_ == options.rounds - 1:
+                    profiled[name] = child.step(0, profiled=True)["self_ms"]
     sides = {name: summary(options.batch, steps) for name, steps in told.items()}
     first = next(iter(sides.values()))
     for name, side in sides.items():
@@ -284,7 +289,8 @@ def spread(values: list[float]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8, help="a divisor of 32")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=4, help="of each side in each round, behind one that warms up")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--precision", choices=["float32", "bfloat16"], nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--profile", action="store_true", help="adds where the time of one more step goes")
@@ -303,23 +309,22 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         job = {"batch": options.batch, "threads": options.threads, "pixels": prepare(Path(folder))}
-        published: dict[str, dict[str, Any]] = {}
+        jobs: dict[str, dict[str, Any]] = {}
         if options.blip:
             vocab = str(vocabulary(model_folder(MODEL)).resolve())
             places = {"blip": str(options.blip.resolve()), "transformers": str(options.transformers.resolve())}
-            published = {"BLIP float32": job | places | {"vocab": vocab}}
-        runs = [
-            measure(options, published | {f"capfilt {precision}": job | {"precision": precision}})
-            for precision in options.precision
-        ]
+            jobs["BLIP float32"] = job | places | {"vocab": vocab}
+        jobs |= {f"capfilt {precision}": job | {"precision": precision} for precision in options.precision}
+        sides = measure(options, jobs)
     result = {
         "batch": options.batch,
         "rounds": options.rounds,
+        "steps_a_round": options.steps,
         "threads": options.threads,
         "cpu": processor(),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "runs": runs,
+        "sides": sides,
     }
     text = json.dumps(result, indent=1)
     print(text)
