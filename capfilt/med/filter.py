@@ -16,6 +16,7 @@ from capfilt.captions import clean
 from capfilt.errors import ModelError
 from capfilt.med.model import MED
 from capfilt.med.pixels import batch_of
+from capfilt.med.text import ImageKeys
 from capfilt.roles import Score
 
 MAX_TOKENS = 35
@@ -53,7 +54,7 @@ class MEDFilter:
         image_BNV = model.encode_image(batch_of(pictures, model.config.vision.image_size).to(model.device, dtype))
         owner = torch.tensor([i for i, row in enumerate(texts) for _ in row], device=model.device)
         tokens = model.tokenizer(flat, max_tokens=MAX_TOKENS).to(model.device)
-        itm = model.match(image_BNV[owner], tokens).float().softmax(-1)[:, 1]
+        itm = model.match(ImageKeys.from_tokens(image_BNV).rows(owner), tokens).float().softmax(-1)[:, 1]
         itc = (model.embed_image(image_BNV)[owner].float() * model.embed_text(tokens).float()).sum(-1)
         scores = iter(zip(itm.tolist(), itc.clamp(-1, 1).tolist(), strict=True))
         return [[Score(*next(scores)) for _ in row] for row in texts]

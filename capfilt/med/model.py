@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from capfilt.errors import ModelError
 from capfilt.med.config import Holds, MEDConfig, VisionConfig
-from capfilt.med.text import TextStack
+from capfilt.med.text import ImageKeys, TextStack
 from capfilt.med.tokenizer import MEDTokenizer, Tokens
 
 TEMPERATURE = (0.001, 0.5)
@@ -184,16 +184,21 @@ class MED(nn.Module):
         """Texts to unit vectors (B, P)."""
         return F.normalize(self.text_proj(self.encode_text(tokens)[:, 0]), dim=-1)
 
-    def match(self, image_BNV: Tensor, tokens: Tokens) -> Tensor:
-        """ITM logits (B, 2), unmatched and matched. Position 0 becomes [ENC], as in training (see ``compat``)."""
+    def match(self, image: Tensor | ImageKeys, tokens: Tokens) -> Tensor:
+        """ITM logits (B, 2), unmatched and matched. Position 0 becomes [ENC], as in training (see ``compat``).
+
+        Args:
+            image: each text's image: tokens (B, N, V), or keys of B rows where an image has several texts.
+            tokens: B texts.
+        """
         marked = tokens if self.config.compat == "huggingface" else tokens.begin_with(self.tokenizer.enc)
-        states_BLD = self.text.read(marked.ids, marked.mask, image_BNV)
+        states_BLD = self.text.read(marked.ids, marked.mask, image)
         out: Tensor = self.itm_head(states_BLD[:, 0])
         return out
 
-    def decode(self, image_BNV: Tensor, tokens: Tokens) -> Tensor:
-        """LM logits (B, L, W) of the next token. Position 0 becomes [DEC]."""
-        return self.text.write(tokens.begin_with(self.tokenizer.dec).ids, image_BNV)
+    def decode(self, image: Tensor | ImageKeys, tokens: Tokens) -> Tensor:
+        """LM logits (B, L, W) of the next token. Position 0 becomes [DEC]. Arguments as of :meth:`match`."""
+        return self.text.write(tokens.begin_with(self.tokenizer.dec).ids, image)
 
     def save(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
         """Write ``model.yaml``, ``vocab.txt`` and ``model.safetensors`` into a folder.

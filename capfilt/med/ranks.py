@@ -56,6 +56,25 @@ def gathered_with_gradient(x: Tensor) -> Tensor:
     return out
 
 
+def from_others(x: Tensor, rows_R: Tensor) -> tuple[Tensor | None, Tensor]:
+    """What of other ranks' ``x`` is asked for: (F, ...), none if there are no others, with gradient to their ranks.
+
+    Args:
+        x: (b, ...).
+        rows_R: int64, rows of all ranks.
+
+    Returns:
+        The F rows, and for each of ``rows_R`` its place among this rank's b and the F behind them, int64 (R,).
+    """
+    if world()[1] == 1:
+        return None, rows_R
+    first, size = first_row(x.shape[0]), x.shape[0]
+    foreign_R = (rows_R < first) | (rows_R >= first + size)
+    # A rank that asks for none takes part all the same, or the others would wait for its gradients.
+    others = gathered_with_gradient(x).index_select(0, rows_R[foreign_R])
+    return others, torch.where(foreign_R, size - 1 + foreign_R.cumsum(0), rows_R - first)
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from capfilt.captions import clean
 from capfilt.med import objectives, ranks
 from capfilt.med.model import MED, TEMPERATURE
 from capfilt.med.momentum import FeatureQueue, MomentumTwin
+from capfilt.med.text import ImageKeys
 from capfilt.med.tokenizer import Tokens
 
 
@@ -94,12 +95,15 @@ class FilterFinetune(nn.Module):
 
     def contrast_and_match(
         self, batch: Batch, alpha: float, *, follow: bool = True, push: bool = True
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Losses ``itc`` and ``itm``, and the image tokens, which LM uses again."""
+    ) -> tuple[dict[str, Tensor], ImageKeys]:
+        """Losses ``itc`` and ``itm``, and the images' keys, which LM uses again."""
         image_BNV = self.model.encode_image(batch.pixels)
-        itc, image_BB, text_BB = self.contrast(batch, image_BNV, alpha, follow=follow, push=push)
-        images, texts = self.draw_negatives(batch, image_BB, text_BB)
-        return {"itc": itc, "itm": self.match(batch, image_BNV, images, texts)}, image_BNV
+        itc, image_BM, text_BM = self.contrast(batch, image_BNV, alpha, follow=follow, push=push)
+        images, texts = self.draw_negatives(batch, image_BM, text_BM)
+        keys = ImageKeys.from_tokens(image_BNV)
+        if not self.model.text.recompute:  # what is computed again must not be held on to
+            keys = keys.kept()
+        return {"itc": itc, "itm": self.match(batch, image_BNV, images, texts, keys)}, keys
 
     def contrast(
         self, batch: Batch, image_BNV: Tensor, alpha: float, *, follow: bool = True, push: bool = True
@@ -179,17 +183,26 @@ class FilterFinetune(nn.Module):
         )
         return images, texts
 
-    def match(self, batch: Batch, image_BNV: Tensor, images: Tensor, texts: Tensor) -> Tensor:
-        """ITM over B true pairs, the texts with their negative images, and the images with their negative texts."""
+    def match(
+        self, batch: Batch, image_BNV: Tensor, images: Tensor, texts: Tensor, keys: ImageKeys | None = None
+    ) -> Tensor:
+        """ITM over B true pairs, the texts with their negative images, and the images with their negative texts.
+
+        Args:
+            image_BNV: image tokens. keys: what was made of them, where another objective uses it too.
+            images, texts: the negatives, as drawn.
+        """
         size = batch.images.shape[0]
         own = torch.arange(size, device=images.device) + ranks.first_row(size)
         image_rows = torch.cat([own, images[images >= 0], own[texts >= 0]])
         text_rows = torch.cat([own, own[images >= 0], texts[texts >= 0]])
         ids, mask = ranks.gathered_texts(batch.tokens.ids, batch.tokens.mask)
         matched = (torch.arange(image_rows.shape[0], device=own.device) < size).long()
-        # Plain indexing adds gradients up in the order in which threads come: two runs would differ by rounding.
-        chosen = ranks.gathered_with_gradient(image_BNV).index_select(0, image_rows)
-        loss = objectives.itm(self.model.match(chosen, Tokens(ids[text_rows], mask[text_rows])), matched)
+        others_BNV, places = ranks.from_others(image_BNV, image_rows)
+        keys = keys or ImageKeys.from_tokens(image_BNV)
+        if others_BNV is not None:
+            keys = keys.beside(ImageKeys.from_tokens(others_BNV))
+        loss = objectives.itm(self.model.match(keys.rows(places), Tokens(ids[text_rows], mask[text_rows])), matched)
         return loss * ranks.share(matched.shape[0], loss.device)
 
 
@@ -202,13 +215,13 @@ class Pretrain(FilterFinetune):
 
     def forward(self, batch: Batch, *, alpha: float, follow: bool = True, push: bool = True) -> dict[str, Tensor]:
         """Losses ``itc``, ``itm`` and ``lm``."""
-        losses, image_BNV = self.contrast_and_match(batch, alpha, follow=follow, push=push)
-        return {**losses, "lm": self.language(batch, image_BNV)}
+        losses, keys = self.contrast_and_match(batch, alpha, follow=follow, push=push)
+        return {**losses, "lm": self.language(batch, keys)}
 
-    def language(self, batch: Batch, image_BNV: Tensor) -> Tensor:
-        """LM of each text given its image."""
+    def language(self, batch: Batch, image: Tensor | ImageKeys) -> Tensor:
+        """LM of each text given its image, by tokens or keys."""
         labels = objectives.lm_labels(batch.tokens.begin_with(self.model.tokenizer.dec).ids, batch.tokens.mask)
-        return _language(self.model, image_BNV, batch.tokens, labels, self.label_smoothing)
+        return _language(self.model, image, batch.tokens, labels, self.label_smoothing)
 
 
 class CaptionerFinetune(nn.Module):
@@ -231,6 +244,8 @@ class CaptionerFinetune(nn.Module):
         return {"lm": _language(self.model, image_BNV, batch.tokens, labels, self.label_smoothing)}
 
 
-def _language(model: MED, image_BNV: Tensor, tokens: Tokens, labels_BL: Tensor, label_smoothing: float) -> Tensor:
-    loss = objectives.lm(model.decode(image_BNV, tokens), labels_BL, label_smoothing=label_smoothing)
+def _language(
+    model: MED, image: Tensor | ImageKeys, tokens: Tokens, labels_BL: Tensor, label_smoothing: float
+) -> Tensor:
+    loss = objectives.lm(model.decode(image, tokens), labels_BL, label_smoothing=label_smoothing)
     return loss * ranks.share((labels_BL[:, 1:] != objectives.IGNORE).sum(), loss.device)

@@ -10,6 +10,7 @@ Knows nothing of tokens' meaning, of images' origin or of losses.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +25,8 @@ from capfilt.med.config import Holds, Sharing, TextConfig
 
 LAYER_NORM_EPS = 1e-12
 Direction = Literal["encode", "decode"]
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values (B, H, N, E)."""
 
 
 DIRECTIONS: dict[Holds, tuple[Direction, ...]] = {
@@ -89,8 +92,8 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 
-    def keys_values(self, source_BND: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, H, N, E) of a source."""
+    def keys_values(self, source_BND: Tensor) -> KeysValues:
+        """Keys and values of a source."""
         return self._split(self.key(source_BND)), self._split(self.value(source_BND))
 
     def forward(
@@ -114,6 +117,44 @@ class Attention(nn.Module):
 
     def _split(self, x_BLD: Tensor) -> Tensor:
         return x_BLD.view(*x_BLD.shape[:-1], self.heads, -1).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class ImageKeys:
+    """Images as cross-attention reads them: its keys and values, one row an image, made layer by layer when asked for.
+
+    ``of`` makes them for a cross-attention.
+    """
+
+    of: Callable[[Attention], KeysValues]
+
+    @classmethod
+    def from_tokens(cls, image_BNV: Tensor) -> ImageKeys:
+        """Those of image tokens."""
+        return cls(lambda cross: cross.keys_values(image_BNV))
+
+    def kept(self) -> ImageKeys:
+        """Made once and held on to, for all that ask: ITM, and LM too where the directions share a cross-attention."""
+        return ImageKeys(functools.cache(self.of))
+
+    def rows(self, rows_R: Tensor) -> ImageKeys:
+        """Those of the chosen images: int64 (R,), for each text the row of its image."""
+
+        def chosen(cross: Attention) -> KeysValues:
+            keys, values = self.of(cross)
+            # Plain indexing adds gradients up in the order in which threads come: two runs would differ by rounding.
+            return keys.index_select(0, rows_R), values.index_select(0, rows_R)
+
+        return ImageKeys(chosen)
+
+    def beside(self, others: ImageKeys) -> ImageKeys:
+        """The rows of both, one after the other."""
+
+        def both(cross: Attention) -> KeysValues:
+            (keys, values), (more_keys, more_values) = self.of(cross), others.of(cross)
+            return torch.cat([keys, more_keys]), torch.cat([values, more_values])
+
+        return ImageKeys(both)
 
 
 class FeedForward(nn.Module):
@@ -164,13 +205,13 @@ class Layer(nn.Module):
         assert isinstance(module, Attention)  # noqa: S101  narrows nn.Module for the type checker
         return module
 
-    def forward(self, x_BLD: Tensor, image_BNV: Tensor | None, *, direction: Direction, mask: Tensor | None) -> Tensor:
+    def forward(self, x_BLD: Tensor, image: ImageKeys | None, *, direction: Direction, mask: Tensor | None) -> Tensor:
         """A whole text at once. Without an image there is no cross-attention."""
         attention = self.attention(direction)
         x_BLD = attention(x_BLD, *attention.keys_values(x_BLD), mask=mask, causal=mask is None)
-        if image_BNV is not None:
+        if image is not None:
             cross = self.cross(direction)
-            x_BLD = cross(x_BLD, *cross.keys_values(image_BNV))
+            x_BLD = cross(x_BLD, *image.of(cross))
         out: Tensor = pick(self.feed_forward, direction)(x_BLD)
         return out
 
@@ -238,23 +279,25 @@ class TextStack(nn.Module):
         assert isinstance(module, Embeddings)  # noqa: S101  narrows nn.Module for the type checker
         return module
 
-    def read(self, ids_BL: Tensor, mask_BL: Tensor, image_BNV: Tensor | None = None) -> Tensor:
-        """``encode`` (no image) or ``match`` (with one): bidirectional states (B, L, D)."""
+    def read(self, ids_BL: Tensor, mask_BL: Tensor, image: Tensor | ImageKeys | None = None) -> Tensor:
+        """``encode`` (no image) or ``match`` (with one, by tokens or keys): bidirectional states (B, L, D)."""
+        keys = ImageKeys.from_tokens(image) if isinstance(image, Tensor) else image
         x_BLD: Tensor = self.embedding("encode")(ids_BL)
         mask = mask_BL[:, None, None, :]
         for layer in self.layers:
-            x_BLD = self._pass(layer, x_BLD, image_BNV, direction="encode", mask=mask)
+            x_BLD = self._pass(layer, x_BLD, keys, direction="encode", mask=mask)
         return x_BLD
 
-    def write(self, ids_BL: Tensor, image_BNV: Tensor) -> Tensor:
+    def write(self, ids_BL: Tensor, image: Tensor | ImageKeys) -> Tensor:
         """``decode``: logits (B, L, W) of the next token at every position.
 
         Pads stand at the end, so causal attention never looks at one from a real position.
         """
+        keys = ImageKeys.from_tokens(image) if isinstance(image, Tensor) else image
         embedding = self.embedding("decode")
         x_BLD = embedding(ids_BL)
         for layer in self.layers:
-            x_BLD = self._pass(layer, x_BLD, image_BNV, direction="decode", mask=None)
+            x_BLD = self._pass(layer, x_BLD, keys, direction="decode", mask=None)
         out: Tensor = self._words(x_BLD, embedding)
         return out
 

@@ -111,6 +111,27 @@ def test_two_workers_are_one_process(kind: str, tiny_architecture: Path, tmp_pat
         torch.testing.assert_close(found[0][name], found[1][name], rtol=0, atol=0)
 
 
+def ask(rank: int, out: str) -> None:
+    """Rank 0 asks for two of its own three rows, rank 1 for one of rank 0's and for two of its own."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=WORKERS)
+    x = (torch.arange(3.0)[:, None] + 10 * rank).requires_grad_()
+    others, places = ranks.from_others(x, torch.tensor([[0, 2], [1, 5, 3]][rank]))
+    seen = torch.cat([x, others]).index_select(0, places)
+    seen.sum().backward()
+    found = {"others": others.detach(), "seen": seen.detach(), "gradient": x.grad}
+    save_file(found, f"{out}/{rank}.safetensors")
+    dist.destroy_process_group()
+
+
+def test_rows_of_other_ranks_come_when_asked_for_and_their_gradients_go_back(tmp_path: Path) -> None:
+    mp.spawn(ask, (str(tmp_path),), nprocs=WORKERS)
+    found = [load_file(tmp_path / f"{rank}.safetensors") for rank in range(WORKERS)]
+    told = [{name: t.flatten().tolist() for name, t in mine.items()} for mine in found]
+    assert told[0] == {"others": [], "seen": [0, 2], "gradient": [1, 1, 1]}
+    assert told[1] == {"others": [1], "seen": [1, 12, 10], "gradient": [1, 0, 1]}
+
+
 def test_half_a_batch_alone_is_something_else(tiny_architecture: Path) -> None:
     """What the test above compares does depend on the other worker."""
     whole, half = (task_of("pretrain", tiny_architecture) for _ in range(2))
@@ -126,6 +147,10 @@ def test_without_other_ranks_nothing_is_copied() -> None:
     x = torch.randn(3, 2, requires_grad=True)
     assert ranks.gathered_with_gradient(x) is x
     assert ranks.gathered(x) is x
+    rows = torch.tensor([2, 0])
+    others, places = ranks.from_others(x, rows)
+    assert others is None
+    assert places is rows
     assert ranks.share(3, x.device) == 1.0
     tokens = Tokens(torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool))
     assert ranks.gathered_texts(tokens.ids, tokens.mask)[0] is tokens.ids

@@ -11,7 +11,7 @@ import torch
 from capfilt.errors import ModelError
 from capfilt.med.config import SHARING, MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import MED
-from capfilt.med.text import TextStack
+from capfilt.med.text import ImageKeys, TextStack
 from capfilt.med.tokenizer import MEDTokenizer
 
 
@@ -67,6 +67,35 @@ def test_match_reads_enc_and_decode_reads_dec_whatever_stands_first(model: MED) 
         other = tokens.begin_with(token)
         assert torch.equal(model.match(image, tokens), model.match(image, other))
         assert torch.equal(model.decode(image, tokens), model.decode(image, other))
+
+
+@pytest.mark.parametrize("shared", SHARING)
+def test_keys_made_once_an_image_give_the_losses_and_gradients_of_keys_made_for_each_text(
+    shared: str, tiny_architecture: Path
+) -> None:
+    torch.manual_seed(0)
+    config = replace(MEDConfig.load(tiny_architecture), shared=shared)
+    model = MED(config, MEDTokenizer.load(tiny_architecture)).eval().double()
+    image, owner = torch.randn(2, 17, 64, dtype=torch.float64, requires_grad=True), torch.tensor([0, 1, 1, 0, 1])
+    many = model.tokenizer(["a red circle", "a square", "blue", "a circle on white", "black"], max_tokens=30)
+    few = model.tokenizer(["a red circle", "a square"], max_tokens=30)
+    made = []
+    for layer in model.text.layers:
+        for cross in layer.cross_attention.values():
+            cross.key.register_forward_hook(lambda module, given, out: made.append(len(out)))
+
+    def told(matched: torch.Tensor, decoded: torch.Tensor) -> list[torch.Tensor]:
+        loss = matched.log_softmax(-1)[:, 1].sum() + decoded.log_softmax(-1)[..., 3].sum()
+        parameters = [p for name, p in model.named_parameters() if name.startswith("text.")]
+        return [loss, *torch.autograd.grad(loss, [image, *parameters], materialize_grads=True)]
+
+    apart = told(model.match(image.index_select(0, owner), many), model.decode(image, few))
+    assert sorted(made) == [2, 2, 5, 5]
+    made.clear()
+    keys = ImageKeys.from_tokens(image).kept()
+    once = told(model.match(keys.rows(owner), many), model.decode(keys, few))
+    assert made == [2] * (2 if shared in ("all", "all_but_self_attention") else 4)
+    torch.testing.assert_close(once, apart, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(
