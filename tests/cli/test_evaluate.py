@@ -36,7 +36,7 @@ def test_a_whole_model_is_measured_on_everything(capfilt, models, shape_shard, t
     captions = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
     assert len({row["key"] for row in captions}) == 24
     assert (out / "thresholds.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(file.name for file in out.iterdir()) == ["captions.jsonl", "evaluation.json", "thresholds.png"]
+    assert sorted(file.name for file in out.iterdir()) == ["captions.jsonl", "evaluation.json", "scores.png", "thresholds.png"]
 
 
 def test_json_is_all_of_stdout(capfilt, models, shape_shard):
