@@ -3,9 +3,9 @@
     python -P benchmarks/evaluate.py --shards DIR [--limit 500] [--rerank 64] [--out FILE]
     python -P benchmarks/evaluate.py --page
 
-DIR is what `capfilt corpora build` wrote. The first command measures (on one CPU core about an hour); the second puts the
-committed figures into the tables of docs/results.md and draws its plot. With -P, since a file beside this one has the
-package's name.
+DIR is what `capfilt corpora build` wrote. The first command measures (on one CPU core about half an hour); the second
+puts the committed figures into the tables of docs/results.md and draws its plot. With -P, since a file beside this one
+has the package's name.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _percent(value: float | None) -> str:
 
 def plot(results: Mapping[str, Any], file: Path) -> None:
     """Scores of true and false captions above, what each threshold keeps below, a column for each set."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # noqa: PLC0415  an extra
 
     sets = results["sets"]
     figure = Figure(figsize=(3 * len(sets), 5), layout="constrained")
