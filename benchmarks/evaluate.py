@@ -157,7 +157,7 @@ def plot(results: Mapping[str, Any], file: Path) -> None:
 
     sets = results["sets"]
     figure = Figure(figsize=(3 * len(sets), 5), layout="constrained")
-    axes = figure.subplots(2, len(sets), sharey="row")
+    axes = figure.subplots(2, len(sets), sharey="row", squeeze=False)
     for column, (name, told) in enumerate(sets.items()):
         above, below = axes[:, column]
         draw_scores(above, told["filtering"])
@@ -166,8 +166,8 @@ def plot(results: Mapping[str, Any], file: Path) -> None:
         for one in (above, below):
             one.grid(alpha=0.3)
             one.label_outer()
-    for row in axes:
-        row[0].legend(fontsize="x-small", frameon=False)
+    shown = [artist for row in axes for artist in row[0].get_legend_handles_labels()[0]]
+    figure.legend(handles=shown, loc="outside lower center", ncols=len(shown), fontsize="small", frameon=False)
     figure.savefig(file, dpi=80, format="webp")
 
 

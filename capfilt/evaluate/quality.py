@@ -148,7 +148,7 @@ def _spice(wanted: Texts, said: Texts) -> float:
     from pycocoevalcap.spice import get_stanford_models as parser  # noqa: PLC0415
     from pycocoevalcap.spice.spice import Spice  # noqa: PLC0415
 
-    # It would fetch half a gigabyte, unasked, into the environment.
+    # It would fetch hundreds of megabytes, unasked, into the environment.
     if not Path(parser.SPICEDIR, parser.SPICELIB, f"{parser.JAR}-models.jar").is_file():
         raise RuntimeError(f"needs its parser, once: python -m {parser.__name__}")
     with contextlib.redirect_stdout(io.StringIO()):
