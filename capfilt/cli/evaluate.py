@@ -9,13 +9,16 @@ import json
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from capfilt.cli.options import QuietOption
 from capfilt.cli.terminal import table
 from capfilt.errors import DestinationError
+
+if TYPE_CHECKING:
+    from capfilt.evaluate.run import Results
 
 
 class MeasureName(StrEnum):
@@ -56,7 +59,8 @@ def command(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at once.")] = 64,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")] = "auto",
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Folder for JSON, captions and plot.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder for JSON, captions and plots, written after each measure."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as JSON on stdout.")] = False,
     quiet: QuietOption = False,
@@ -68,7 +72,7 @@ def command(
     """
     from capfilt.catalog import model_folder
     from capfilt.evaluate.references import read
-    from capfilt.evaluate.run import Asked, evaluate, save
+    from capfilt.evaluate.run import Asked, Results, evaluate
     from capfilt.med.device import device_of
     from capfilt.roles import Writing
 
@@ -85,15 +89,31 @@ def command(
         device=device_of(device),
     )
     items = list(islice(read(data, images=images, split=split), limit))
-    told = evaluate(folder, items, asked, on_measure=None if quiet else lambda m: typer.echo(f"{m} ...", err=True))
-    told = {"model": model, "data": list(data), **told}
+    about = {"model": model, "data": list(data), "split": split, "limit": limit}
+    results = None if out is None else Results(out)
+    try:
+        told = evaluate(
+            folder,
+            items,
+            asked,
+            on_measure=None if quiet else lambda m: typer.echo(f"{m} ...", err=True),
+            on_told=None if results is None else lambda told: results.save({**about, **told}),
+        )
+    except BaseException:
+        # Hours of an earlier measure are there, whatever ended this one.
+        _tell_files(results, err=True)
+        raise
+    told = {**about, **told}
     if as_json:
         typer.echo(json.dumps({name: value for name, value in told.items() if name != "captions"}, indent=1))
     else:
         show(told)
-    if out is not None:
-        for file in save(told, out):
-            typer.echo(f"wrote  {file}", err=as_json)
+    _tell_files(results, err=as_json)
+
+
+def _tell_files(results: Results | None, *, err: bool) -> None:
+    for file in results.files if results else ():
+        typer.echo(f"wrote  {file}", err=err)
 
 
 def _check_out(out: Path) -> None:
@@ -140,11 +160,13 @@ def _show_filtering(part: dict[str, Any]) -> None:
             ["by ITC", _number(part["auc_itc"])],
         ],
     )
-    rows = [
-        [f"{row['threshold']:.2f}", _percent(row["precision"]), _percent(row["recall"]), _percent(row["kept_false"])]
-        for row in part["thresholds"][::2]
-    ]
-    table("By threshold", ["threshold", "precision", "recall", "false kept"], rows)
+    if part["noise_ratio"] is not None:
+        typer.echo(
+            f"noise ratio at P(match) 0.5: {_percent(part['noise_ratio'])} of the data's {part['texts']:,} texts"
+        )
+    shown = ("precision", "recall", "kept_false", "noise_ratio")
+    rows = [[f"{row['threshold']:.2f}", *(_percent(row[name]) for name in shown)] for row in part["thresholds"][::2]]
+    table("By threshold", ["threshold", "precision", "recall", "false kept", "noise ratio"], rows)
 
 
 def _show_retrieval(part: dict[str, Any]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from capfilt.captions import clean
 from capfilt.errors import DataError, ModelError
@@ -16,6 +17,8 @@ from capfilt.roles import Filter, Score
 
 RULE = 0.5
 """The paper keeps what its ITM head calls matched."""
+BINS = 20
+"""Of the histogram of scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,10 @@ class Separation:
     """Share of true captions with P(match) >= 0.5: the recall of the paper's rule."""
     kept_false: float | None
     """Share of false captions that pass the rule."""
+    texts: int
+    """The data's own texts: all captions of its pictures."""
+    noise_ratio: float | None
+    """Share of these that the rule judges noisy, the paper's figure for web and synthetic texts; in [0, 1]."""
 
 
 def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
@@ -83,6 +90,19 @@ class Operating:
     """Share of the true that is kept."""
     kept_false: float
     """Share of the false that is kept."""
+    noise_ratio: float
+    """Share of the data's own texts that is judged noisy: below the threshold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """How many true and how many false captions have which score."""
+
+    edges: list[float]
+    """Borders of the bins, one more than these, over [0, 1] of P(match) or [-1, 1] of the cosine; a bin holds its lower
+    border, the last one its upper too."""
+    true: list[int]
+    false: list[int]
 
 
 @dataclass(frozen=True)
@@ -90,7 +110,10 @@ class Judged:
     """Scores of pictures' own captions, and of captions of other pictures."""
 
     true: list[Score]
+    """Of each picture's first caption."""
     false: list[Score]
+    further: list[Score] = field(default_factory=list)
+    """Of what else the pictures' own people say of them."""
 
     def separation(self) -> Separation:
         """How far apart they are."""
@@ -102,11 +125,13 @@ class Judged:
             auc_itc=auc([s.itc for s in self.true], [s.itc for s in self.false]),
             kept_true=float(np.mean(np.array(true_itm) >= RULE)) if matching else None,
             kept_false=float(np.mean(np.array(false_itm) >= RULE)) if matching else None,
+            texts=len(self.true) + len(self.further),
+            noise_ratio=self._noise_ratio(RULE) if matching else None,
         )
 
     def operating(self, thresholds: Sequence[float]) -> list[Operating]:
         """What each threshold keeps: a score at it or above."""
-        true, false = (np.array([s.itc if s.itm is None else s.itm for s in side]) for side in (self.true, self.false))
+        true, false = _decisive(self.true), _decisive(self.false)
         rows = []
         for threshold in thresholds:
             right, wrong = int((true >= threshold).sum()), int((false >= threshold).sum())
@@ -116,29 +141,64 @@ class Judged:
                     precision=right / (right + wrong) if right + wrong else None,
                     recall=right / len(true),
                     kept_false=wrong / len(false),
+                    noise_ratio=self._noise_ratio(threshold),
                 )
             )
         return rows
 
+    def histogram(self) -> Histogram:
+        """Of true and of false captions, by what decides."""
+        span = (-1.0 if self.true[0].itm is None else 0.0, 1.0)
+        (true, edges), (false, _) = (
+            np.histogram(_decisive(side).clip(*span), BINS, span) for side in (self.true, self.false)
+        )
+        return Histogram(edges=edges.tolist(), true=true.tolist(), false=false.tolist())
+
+    def _noise_ratio(self, threshold: float) -> float:
+        return float(np.mean(_decisive([*self.true, *self.further]) < threshold))
+
+
+def _decisive(scores: Sequence[Score]) -> npt.NDArray[np.float64]:
+    """P(match), or the cosine of a filter that knows no such probability."""
+    return np.array([s.itc if s.itm is None else s.itm for s in scores], np.float64)
+
 
 def judged(judge: Filter, items: Sequence[Referenced], *, seed: int = 0, batch_size: int = 64) -> Judged:
-    """Score each picture's first caption, and one of another picture.
+    """Score each picture's captions, and one of another picture's first ones.
+
+    Args:
+        judge: the filter.
+        items: pictures with their captions.
+        seed: of the false captions.
+        batch_size: pictures at once; fewer where they have many captions.
 
     Raises:
         DataError: there is nothing to judge, or one text is too frequent to shuffle. ModelError: a score is no number.
     """
-    true = [item.texts[0] for item in items]
-    false = shuffled(true, seed)
+    false = shuffled([item.texts[0] for item in items], seed)
+    pairs = [(item, [text, *item.texts]) for item, text in zip(items, false, strict=True)]
     scores: list[list[Score]] = []
-    for start in range(0, len(items), batch_size):
-        part = slice(start, start + batch_size)
-        texts = [list(pair) for pair in zip(true[part], false[part], strict=True)]
-        scores += judge.score([decode(item) for item in items[part]], texts)
+    for part in _batches(pairs, batch_size):
+        scores += judge.score([decode(item) for item, _ in part], [texts for _, texts in part])
     if not all(math.isfinite(value) for row in scores for s in row for value in (s.itc, s.itm or 0.0)):
         raise ModelError("the filter's scores are not numbers", where="filter", mend="Its weights are damaged.")
-    return Judged([row[0] for row in scores], [row[1] for row in scores])
+    return Judged([row[1] for row in scores], [row[0] for row in scores], [s for row in scores for s in row[2:]])
+
+
+def _batches(pairs: Sequence[tuple[Referenced, list[str]]], size: int) -> Iterator[list[tuple[Referenced, list[str]]]]:
+    """At most ``size`` pictures and twice as many texts, or one picture."""
+    part: list[tuple[Referenced, list[str]]] = []
+    texts = 0
+    for pair in pairs:
+        if part and (len(part) == size or texts + len(pair[1]) > 2 * size):
+            yield part
+            part, texts = [], 0
+        part.append(pair)
+        texts += len(pair[1])
+    if part:
+        yield part
 
 
 def separation(judge: Filter, items: Sequence[Referenced], *, seed: int = 0, batch_size: int = 64) -> Separation:
-    """Score each picture's first caption, and one of another picture, and compare."""
+    """Score each picture's captions, and one of another picture's, and compare."""
     return judged(judge, items, seed=seed, batch_size=batch_size).separation()

@@ -1,6 +1,7 @@
 """How good captions are beside references: BLEU, ROUGE-L, CIDEr, METEOR and SPICE, all of pycocoevalcap's making.
 
-METEOR, SPICE and the tokenizer that papers use need Java. What cannot be had is left out and said. Knows texts only.
+METEOR, SPICE and the tokenizer that papers use need Java, SPICE a parser too. What cannot be had is left out and said.
+Knows texts only.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import io
 import re
 import shutil
 import subprocess
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from capfilt.captions import clean
@@ -94,7 +95,7 @@ def quality(texts: Sequence[str], references: Sequence[Sequence[str]], *, java: 
             continue
         try:
             scores[name] = compute(wanted, said)
-        except (OSError, ValueError, RuntimeError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
             left_out[name] = (str(error).strip().splitlines() or [type(error).__name__])[0]
     tokenizer = TOKENIZER_JAVA if has_java else TOKENIZER_PLAIN
     return Quality(captions=len(texts), tokenizer=tokenizer, scores=scores, left_out=left_out)
@@ -138,13 +139,18 @@ def _meteor(wanted: Texts, said: Texts) -> float:
     finally:
         if meteor.lock.locked():  # it keeps the lock when it fails, and its end would wait for it
             meteor.lock.release()
-        for pipe in (meteor.meteor_p.stdout, meteor.meteor_p.stderr):
-            pipe.close()
+        for pipe in (meteor.meteor_p.stdin, meteor.meteor_p.stdout, meteor.meteor_p.stderr):
+            with contextlib.suppress(OSError):  # what was still to be written to a program that has died
+                pipe.close()
 
 
 def _spice(wanted: Texts, said: Texts) -> float:
+    from pycocoevalcap.spice import get_stanford_models as parser  # noqa: PLC0415
     from pycocoevalcap.spice.spice import Spice  # noqa: PLC0415
 
+    # It would fetch hundreds of megabytes, unasked, into the environment.
+    if not Path(parser.SPICEDIR, parser.SPICELIB, f"{parser.JAR}-models.jar").is_file():
+        raise RuntimeError(f"needs its parser, once: python -m {parser.__name__}")
     with contextlib.redirect_stdout(io.StringIO()):
         return float(Spice().compute_score(wanted, said)[0])
 

@@ -7,7 +7,7 @@ All pairs are ranked by ITC, the first k of each query again by ITM. Knows the M
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -23,6 +23,8 @@ from capfilt.med.pixels import batch_of
 from capfilt.med.tokenizer import Tokens
 
 RANKS = (1, 5, 10)
+PAIRS = 1 << 18
+"""Pairs whose places are laid out at once; thousands of pictures have millions of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +88,8 @@ def retrieve(
     text = image = None
     if rerank:
         pairs = _Pairs(model, images, texts, batch_size)
-        text = recall(pairs.rerank(cosine_IT, rerank), right_IT)
-        image = recall(pairs.rerank(cosine_IT.T, rerank, transposed=True), right_IT.T)
+        text = recall(reranked(cosine_IT, rerank, pairs.logits), right_IT)
+        image = recall(reranked(cosine_IT.T, rerank, lambda text, image: pairs.logits(image, text)), right_IT.T)
     return Retrieval(
         pictures=len(images),
         texts=len(texts),
@@ -123,6 +125,30 @@ def recall(scores_QC: Tensor, right_QC: Tensor) -> Recall:
         if rank in RANKS:
             at.append(float(1 - missed_Q.mean()))
     return Recall(at_1=at[0], at_5=at[1], at_10=at[2])
+
+
+def reranked(cosine_QC: Tensor, k: int, logits_of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Scores by which the first k candidates of each query stand by ITM, and behind them the others by ITC.
+
+    Args:
+        cosine_QC: ITC's, of Q queries and C candidates.
+        k: candidates of each query that ITM ranks again, 1 or more.
+        logits_of: given M queries and M candidates (int64, their places): ITM's logits of a match, M of them.
+
+    Returns:
+        As ``cosine_QC``: the logit plus the cosine for what was ranked again, as the paper's code has it.
+    """
+    k = min(k, cosine_QC.shape[1])
+    places_QK = cosine_QC.topk(k, dim=1).indices
+    logits_QK = torch.empty(places_QK.shape, device=cosine_QC.device)
+    step = max(1, PAIRS // k)
+    for at in range(0, len(places_QK), step):
+        part = places_QK[at : at + step]
+        queries = torch.arange(at, at + len(part), device=part.device)[:, None].expand_as(part)
+        logits_QK[at : at + step] = _finite(logits_of(queries.flatten(), part.flatten()).view_as(part))
+    # Whatever ITM says, what it did not see stands behind what it saw.
+    behind_QC = cosine_QC + (logits_QK.min() - 4.0)
+    return behind_QC.scatter_(1, places_QK, logits_QK + cosine_QC.gather(1, places_QK))
 
 
 @torch.inference_mode()
@@ -172,31 +198,20 @@ class _Pairs:
     def __init__(self, model: MED, images: Sequence[Tensor], texts: Sequence[str], batch_size: int) -> None:
         self.model, self.images, self.batch_size = model, images, batch_size
         self.tokens = model.tokenizer(texts, max_tokens=MAX_TOKENS).to(model.device)
-        self.lengths = self.tokens.mask.sum(1).tolist()
+        self.lengths_T = self.tokens.mask.sum(1).cpu()
 
     @torch.inference_mode()
-    def rerank(self, cosine_QC: Tensor, k: int, *, transposed: bool = False) -> Tensor:
-        """The first k candidates of each query by ITM's logit of a match plus the cosine, as the paper's code does;
-        behind them the others, by cosine."""
-        k = min(k, cosine_QC.shape[1])
-        places = cosine_QC.topk(k, dim=1).indices
-        queries = torch.arange(cosine_QC.shape[0], device=places.device)[:, None].expand_as(places)
-        image, text = (places, queries) if transposed else (queries, places)
-        logits = _finite(self._logits(image.flatten().tolist(), text.flatten().tolist()).view_as(places))
-        # Whatever ITM says, what it did not see stands behind what it saw.
-        behind = cosine_QC + (logits.min() - 4.0)
-        return behind.scatter(1, places, logits + cosine_QC.gather(1, places))
-
-    def _logits(self, image: list[int], text: list[int]) -> Tensor:
+    def logits(self, image_M: Tensor, text_M: Tensor) -> Tensor:
+        """Of a match of each of M pictures (by place) with the text beside it: float32, on the model's device."""
+        image_M, text_M = image_M.cpu(), text_M.cpu()
+        device, dtype = self.model.device, self.model.itm_head.weight.dtype
+        found_M = torch.empty(len(text_M), device=device)
         # Texts of like length beside each other, so that little is padded.
-        order = sorted(range(len(text)), key=lambda i: self.lengths[text[i]])
-        found = torch.empty(len(order), device=self.model.device)
-        dtype = self.model.itm_head.weight.dtype
-        for at in range(0, len(order), self.batch_size):
-            rows = order[at : at + self.batch_size]
-            image_BNV = torch.stack([self.images[image[i]] for i in rows]).to(self.model.device, dtype)
-            chosen = torch.tensor([text[i] for i in rows], device=self.model.device)
-            longest = max(self.lengths[text[i]] for i in rows)
-            tokens = Tokens(self.tokens.ids[chosen, :longest], self.tokens.mask[chosen, :longest])
-            found[torch.tensor(rows, device=found.device)] = self.model.match(image_BNV, tokens)[:, 1].float()
-        return found
+        for rows_B in torch.split(self.lengths_T[text_M].argsort(), self.batch_size):
+            image_BNV = torch.stack([self.images[i] for i in image_M[rows_B].tolist()]).to(device, dtype)
+            chosen_B = text_M[rows_B]
+            longest = int(self.lengths_T[chosen_B].max())
+            chosen_B = chosen_B.to(device)
+            tokens = Tokens(self.tokens.ids[chosen_B, :longest], self.tokens.mask[chosen_B, :longest])
+            found_M[rows_B.to(device)] = self.model.match(image_BNV, tokens)[:, 1].float()
+        return found_M

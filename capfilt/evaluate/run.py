@@ -6,15 +6,16 @@ Joins the room's other modules and opens models; knows no command line.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from capfilt.catalog import MODEL_FILE
-from capfilt.errors import DataError, EngineError, ModelError
+from capfilt.errors import DataError, DestinationError, EngineError, ModelError
 from capfilt.evaluate.captioning import write
 from capfilt.evaluate.filtering import judged
 from capfilt.evaluate.quality import diversity, quality
@@ -59,9 +60,21 @@ def able(folder: Path) -> tuple[Measure, ...]:
 
 
 def evaluate(
-    folder: Path, items: Sequence[Referenced], asked: Asked, *, on_measure: Callable[[Measure], None] | None = None
+    folder: Path,
+    items: Sequence[Referenced],
+    asked: Asked,
+    *,
+    on_measure: Callable[[Measure], None] | None = None,
+    on_told: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Figures by measure, as plain values; ``captions`` stands beside them if captions were written.
+
+    Args:
+        folder: of the model.
+        items: what it is measured on.
+        asked: what is measured.
+        on_measure: told which measure begins.
+        on_told: given all figures there are after each measure; ``unfinished`` names the measures to come.
 
     Raises:
         DataError: there is nothing to measure on. ModelError: the model cannot do what is asked.
@@ -71,10 +84,12 @@ def evaluate(
         raise DataError("no picture with a text to measure on", mend="Name shards or annotations with captions.")
     measures = _measures(folder, asked)
     told: dict[str, Any] = {"pictures": len(items), "texts": sum(len(item.texts) for item in items)}
-    for measure in measures:
+    for at, measure in enumerate(measures, 1):
         if on_measure:
             on_measure(measure)
-        told |= _MEASURE[measure](folder, items, asked)
+        told |= {**_MEASURE[measure](folder, items, asked), "unfinished": list(measures[at:])}
+        if on_told:
+            on_told(told)
     return told
 
 
@@ -115,7 +130,7 @@ def _filtering(folder: Path, items: Sequence[Referenced], asked: Asked) -> dict[
     )
     thresholds = THRESHOLDS if found.true[0].itm is not None else tuple(2 * t - 1 for t in THRESHOLDS)
     rows = [asdict(row) for row in found.operating(thresholds)]
-    return {"filtering": {**asdict(found.separation()), "thresholds": rows}}
+    return {"filtering": {**asdict(found.separation()), "histogram": asdict(found.histogram()), "thresholds": rows}}
 
 
 def _retrieval(folder: Path, items: Sequence[Referenced], asked: Asked) -> dict[str, Any]:
@@ -133,39 +148,95 @@ _MEASURE: dict[Measure, Callable[[Path, Sequence[Referenced], Asked], dict[str, 
 }
 
 
-def save(told: dict[str, Any], out: Path) -> list[Path]:
-    """Write ``evaluation.json``, ``captions.jsonl`` if there are captions, and ``thresholds.png`` where matplotlib is
-    installed; returns what was written."""
-    out.mkdir(parents=True, exist_ok=True)
-    figures = {name: value for name, value in told.items() if name != "captions"}
-    written = [_put(out / "evaluation.json", json.dumps(figures, indent=1) + "\n")]
-    if "captions" in told:
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in told["captions"])
-        written.append(_put(out / "captions.jsonl", lines))
-    if "filtering" in told and _plot(told["filtering"]["thresholds"], out / "thresholds.png"):
-        written.append(out / "thresholds.png")
-    return written
+class Results:
+    """A folder of figures that grows measure by measure.
+
+    Holds ``evaluation.json``, ``captions.jsonl`` if there are captions, and for a filter the plots ``scores.png`` and
+    ``thresholds.png`` where matplotlib is installed. What an earlier evaluation left there under these names goes when
+    the first figures of this one come, so that figures of two are never side by side.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.files: list[Path] = []
+        """Written so far."""
+
+    def save(self, told: Mapping[str, Any]) -> None:
+        """Write what is new; each file appears whole, ``evaluation.json`` last.
+
+        Args:
+            told: as :func:`evaluate` tells it after a measure.
+
+        Raises:
+            DestinationError: a file cannot be written.
+        """
+        try:
+            if not self.files:
+                self.out.mkdir(parents=True, exist_ok=True)
+                for name in ("evaluation.json", "captions.jsonl", *_PLOTS):
+                    (self.out / name).unlink(missing_ok=True)
+            if "captions" in told:
+                lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in told["captions"]]
+                self._add("captions.jsonl", lambda file: file.write_text("".join(lines), encoding="utf-8"))
+            if "filtering" in told:
+                for name, draw in _PLOTS.items():
+                    if figure := _figure(draw, told["filtering"]):
+                        self._add(name, partial(figure.savefig, dpi=120, format="png"))
+            text = json.dumps({name: value for name, value in told.items() if name != "captions"}, indent=1) + "\n"
+            self._add("evaluation.json", lambda file: file.write_text(text, encoding="utf-8"), again=True)
+        except OSError as error:
+            raise DestinationError(
+                f"cannot be written to: {error}", where=str(self.out), mend="Name another folder, or make room."
+            ) from error
+
+    def _add(self, name: str, write: Callable[[Path], object], *, again: bool = False) -> None:
+        file = self.out / name
+        if file in self.files and not again:
+            return
+        temporary = file.with_name(f".{name}")
+        write(temporary)
+        temporary.replace(file)
+        if file not in self.files:
+            self.files.append(file)
 
 
-def _put(file: Path, text: str) -> Path:
-    temporary = file.with_name(f".{file.name}")
-    temporary.write_text(text, encoding="utf-8")
-    return temporary.replace(file)
-
-
-def _plot(rows: list[dict[str, Any]], file: Path) -> bool:
+def _figure(draw: Callable[[Any, dict[str, Any]], None], told: dict[str, Any]) -> Any:
+    """A figure of matplotlib's, or None where that is not installed."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415  an extra
     except ImportError:
-        return False
+        return None
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
+    draw(axes, told)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=3, fontsize="small", frameon=False)
+    return figure
+
+
+def draw_thresholds(axes: Any, told: Mapping[str, Any]) -> None:
+    """What each threshold keeps, from the figures of filtering."""
+    rows = told["thresholds"]
     at = [row["threshold"] for row in rows]
     axes.plot(at, [row["recall"] for row in rows], label="true kept (recall)")
     axes.plot(at, [row["kept_false"] for row in rows], label="false kept")
     axes.plot(at, [row["precision"] for row in rows], label="true among kept (precision)", linestyle="--")
-    axes.set(xlabel="threshold", ylabel="share", ylim=(0, 1.02), xlim=(at[0], at[-1]))
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=3, fontsize="small", frameon=False)
-    figure.savefig(file, dpi=120)
-    return True
+    axes.set(xlabel=f"threshold of {_score(told)}", ylabel="share", ylim=(0, 1.02), xlim=(at[0], at[-1]))
+
+
+def draw_scores(axes: Any, told: Mapping[str, Any]) -> None:
+    """How many true and false captions have which score, from the figures of filtering."""
+    found = told["histogram"]
+    for side in ("true", "false"):
+        axes.stairs(found[side], found["edges"], fill=True, alpha=0.5, label=f"{side} captions")
+    axes.set(xlabel=_score(told), ylabel="captions", xlim=(found["edges"][0], found["edges"][-1]))
+
+
+def _score(told: Mapping[str, Any]) -> str:
+    return "cosine" if told["auc_itm"] is None else "P(match)"
+
+
+_PLOTS: dict[str, Callable[[Any, dict[str, Any]], None]] = {
+    "scores.png": draw_scores,
+    "thresholds.png": draw_thresholds,
+}

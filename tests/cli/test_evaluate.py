@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from capfilt.med.model import MED
+from tests.conftest import COLOURS, shape_picture
+
+
+@pytest.fixture(autouse=True)
+def without_java(monkeypatch, tmp_path_factory):
+    """METEOR's program takes half a minute to start; ``tests/evaluate/test_quality.py`` has it."""
+    monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +45,71 @@ def test_a_whole_model_is_measured_on_everything(capfilt, models, shape_shard, t
     assert told["filtering"]["thresholds"][0]["recall"] == 1
     captions = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
     assert len({row["key"] for row in captions}) == 24
-    assert (out / "thresholds.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(file.name for file in out.iterdir()) == ["captions.jsonl", "evaluation.json", "thresholds.png"]
+    assert told["unfinished"] == []
+    assert "noise ratio at P(match) 0.5" in said.out
+    plots = ["scores.png", "thresholds.png"]
+    assert all((out / plot).read_bytes().startswith(b"\x89PNG") for plot in plots)
+    assert sorted(file.name for file in out.iterdir()) == ["captions.jsonl", "evaluation.json", *plots]
+
+
+def test_figures_stay_when_a_later_measure_fails_and_the_next_run_takes_their_place(
+    capfilt, models, shape_shard, tmp_path
+):
+    """A text projection that gives no numbers: captioning is well, filtering cannot be."""
+    model = MED.load(models / "whole")
+    with torch.no_grad():
+        model.text_proj.bias.fill_(float("nan"))
+    damaged, out = tmp_path / "damaged", tmp_path / "out"
+    shutil.copytree(models / "whole", damaged)
+    save_file(model.state_dict(), damaged / "model.safetensors")
+    said = capfilt("evaluate", damaged, shape_shard, "--limit", "8", "--out", out)
+    assert said.code == 2
+    assert "not numbers" in said.err
+    assert f"wrote  {out / 'evaluation.json'}" in said.err
+    told = json.loads((out / "evaluation.json").read_text())
+    assert told["unfinished"] == ["filtering", "retrieval"]
+    assert told["captioning"]["captions"] == 8
+    assert sorted(file.name for file in out.iterdir()) == ["captions.jsonl", "evaluation.json"]
+    (out / "mine.txt").write_text("not the evaluation's")
+    assert capfilt("evaluate", models / "filter", shape_shard, "--limit", "8", "--out", out).code == 0
+    told = json.loads((out / "evaluation.json").read_text())
+    assert (told["model"], told["unfinished"]) == (str(models / "filter"), [])
+    names = ["evaluation.json", "mine.txt", "scores.png", "thresholds.png"]
+    assert sorted(file.name for file in out.iterdir()) == names
+
+
+def test_a_run_that_fails_before_its_first_figures_leaves_the_earlier_ones(capfilt, models, shape_shard, tmp_path):
+    assert capfilt("evaluate", models / "filter", shape_shard, "--limit", "8", "--out", tmp_path).code == 0
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    said = capfilt(
+        "evaluate", models / "captioner", shape_shard, "--measure", "retrieval", "--limit", "8", "--out", tmp_path
+    )
+    assert said.code == 2
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_flickr30k_in_karpathys_layout_is_ranked_by_its_split(capfilt, models, tmp_path):
+    """The published file's fields: five sentences a picture, three splits, no ``filepath`` and no ``cocoid``."""
+    draw, images, sentid = random.Random(0), [], 0
+    for i, (colour, split) in enumerate(zip(COLOURS, ("train", "test", "val", "test"), strict=True)):
+        (tmp_path / f"{i}.jpg").write_bytes(shape_picture(colour, "circle", draw))
+        sentences = []
+        for text in (f"A {colour} circle.", f"A circle, {colour}", f"{colour} on white", f"circle {colour}", colour):
+            tokens = text.lower().strip(".").split()
+            sentences.append({"tokens": tokens, "raw": text, "imgid": i, "sentid": sentid})
+            sentid += 1
+        ids = [sentence["sentid"] for sentence in sentences]
+        images.append({"sentids": ids, "imgid": i, "sentences": sentences, "split": split, "filename": f"{i}.jpg"})
+    file = tmp_path / "dataset_flickr30k.json"
+    file.write_text(json.dumps({"images": images, "dataset": "flickr30k"}))
+    said = capfilt(
+        "evaluate", models / "filter", file, "--split", "test", "--measure", "retrieval", "--rerank", "1", "--json"
+    )
+    assert said.code == 0, said.err
+    told = json.loads(said.out)
+    assert (told["retrieval"]["pictures"], told["retrieval"]["texts"], told["split"]) == (2, 10, "test")
+    assert told["retrieval"]["image"]["at_5"] == 1.0
+    assert 0 < told["retrieval"]["text"]["at_10"] <= 1
 
 
 def test_json_is_all_of_stdout(capfilt, models, shape_shard):

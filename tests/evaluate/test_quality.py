@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import json
 import math
+import random
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from capfilt.errors import EngineError
 from capfilt.evaluate.quality import diversity, quality
+from capfilt.evaluate.references import read
 
 FAILS_AFTER_TOKENS = """case "$*" in *PTBTokenizer*) for last; do :; done; tr A-Z a-z < "$last";; *) exit 1;; esac"""
 """A Java that splits words and then has no memory for METEOR and SPICE."""
@@ -53,8 +56,7 @@ def test_without_java_words_are_split_plainly_and_what_needs_it_is_named() -> No
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="no Java on this machine")
-def test_with_java_the_figures_are_those_of_the_official_program() -> None:
-    """The published evaluation, called as its own example calls it, with the metrics that need no download."""
+def test_with_java_the_figures_are_those_of_the_official_scorers() -> None:
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -68,7 +70,73 @@ def test_with_java_the_figures_are_those_of_the_official_program() -> None:
     assert found.scores["ROUGE-L"] == pytest.approx(Rouge().compute_score(wanted, said)[0])
     assert found.scores["BLEU-4"] == pytest.approx(Bleu(4).compute_score(wanted, said)[0][3])
     assert 0 < found.scores["METEOR"] < 1
-    assert set(found.left_out) <= {"SPICE"}  # its program fetches a parser when it is first used
+    assert set(found.left_out) <= {"SPICE"}
+    assert all("get_stanford_models" in why for why in found.left_out.values())
+
+
+SAID = (
+    "A {} stands on the {}.",
+    "two {}s, one of them near a {}",
+    "There's a {} (on a {})",
+    "{} and {}",
+)
+THINGS = ("dog", "double-decker bus", "man's hat", "snow-covered hill", "pizza", "zebra", "tennis racket")
+
+
+def coco_files(folder: Path, pictures: int) -> tuple[Path, Path]:
+    """Annotations and results as COCO lays them out: five captions a picture; the ids in no order."""
+    draw = random.Random(0)
+    annotations, results = [], []
+    ids = draw.sample(range(100_000, 600_000), pictures)
+    for image in ids:
+        things = draw.sample(THINGS, 2)
+        rows = [draw.choice(SAID).format(*draw.sample(things, 2)) for _ in range(5)]
+        annotations += [{"image_id": image, "id": len(annotations) + i, "caption": row} for i, row in enumerate(rows)]
+        near = draw.choice((things, [things[0], draw.choice(THINGS)]))
+        results.append({"image_id": image, "caption": draw.choice(SAID).format(*near).lower().strip(".")})
+    draw.shuffle(annotations)
+    images = [{"id": image, "file_name": f"COCO_val2014_{image:012d}.jpg", "width": 640} for image in ids]
+    told = {"info": {}, "licenses": [], "type": "captions", "images": images, "annotations": annotations}
+    for name, data in (("annotations.json", told), ("results.json", results)):
+        (folder / name).write_text(json.dumps(data))
+    return folder / "annotations.json", folder / "results.json"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="no Java on this machine")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # its METEOR leaves pipes open
+def test_figures_are_those_of_the_official_program_from_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COCOEvalCap, called as its own example calls it. Only SPICE is taken from it, which would fetch a parser."""
+    from pycocoevalcap import eval as official
+    from pycocotools.coco import COCO
+
+    class NoSpice:
+        def method(self) -> str:
+            return "SPICE"
+
+        def compute_score(self, wanted: dict, said: dict) -> tuple[float, list[float]]:
+            return 0.0, [0.0] * len(wanted)
+
+    monkeypatch.setattr(official, "Spice", NoSpice)
+    annotations, results = coco_files(tmp_path, 40)
+    coco = COCO(str(annotations))
+    coco_results = coco.loadRes(str(results))
+    wanted = official.COCOEvalCap(coco, coco_results)
+    wanted.params["image_id"] = coco_results.getImgIds()
+    wanted.evaluate()
+
+    items = list(read([str(annotations)]))
+    texts = {str(row["image_id"]): row["caption"] for row in json.loads(results.read_text())}
+    found = quality([texts[item.key] for item in items], [item.texts for item in items])
+    assert found.tokenizer == "PTB"
+    names = {f"BLEU-{n}": f"Bleu_{n}" for n in (1, 2, 3, 4)} | {"ROUGE-L": "ROUGE_L"}
+    got = {names.get(name, name): value for name, value in found.scores.items()}
+    assert {"Bleu_4", "METEOR", "ROUGE_L", "CIDEr"} <= got.keys()
+    # The example gives pictures in another order, by which sums are rounded otherwise.
+    assert got == {name: pytest.approx(wanted.eval[name], rel=1e-9) for name in got}
+    assert 0.1 < got["Bleu_4"] < 0.9
 
 
 def test_a_java_that_fails_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from capfilt.errors import DataError, ModelError
+from capfilt.evaluate import retrieval
 from capfilt.evaluate.filtering import judged
 from capfilt.evaluate.references import Referenced, decode
-from capfilt.evaluate.retrieval import RANKS, recall, retrieve
+from capfilt.evaluate.retrieval import RANKS, recall, reranked, retrieve
 from capfilt.med.filter import MEDFilter
 from capfilt.med.model import MED
 from capfilt.med.pixels import batch_of
@@ -98,6 +101,94 @@ def test_what_was_not_reranked_stands_behind_what_was(tiny_architecture: Path) -
     assert got.text is not None
     assert got.text.at_1 == pytest.approx(got.text_by_itc.at_1, abs=1e-9)
     assert retrieve(model, shown(9), rerank=0).text is None
+
+
+def by_table(table: Tensor, asked: list[tuple[int, int]], *, transposed: bool = False) -> Callable[..., Tensor]:
+    """ITM's logits of a match as a table of pictures by texts has them; remembers which pairs were asked for."""
+
+    def logits(query: Tensor, candidate: Tensor) -> Tensor:
+        asked.extend(zip(query.tolist(), candidate.tolist(), strict=True))
+        return table[candidate, query] if transposed else table[query, candidate]
+
+    return logits
+
+
+PLACES = (1, 2, 5, 6, 10, 11, 13, 20)
+"""Where ITC puts the right answer of each of 8 queries among 20 candidates, from 1."""
+LIFTED = (1, 5, 6, 2, 1, 10, 13, 20)
+"""Where it stands once ITM has ranked the first 12 again: what ITC has at 13 or behind, ITM does not see."""
+
+
+def hand_made() -> tuple[Tensor, Tensor, Tensor]:
+    """Cosines, logits and right answers. ITC ranks candidate c of query q at place (c - q) mod 20, from 0."""
+    queries, places = torch.arange(8)[:, None], torch.arange(20)[None]
+    candidate = (queries + places) % 20
+    cosine = torch.zeros(8, 20).scatter(1, candidate, 0.9 - places.expand(8, 20) / 100)
+    right, logits = torch.zeros(8, 20, dtype=torch.bool), torch.zeros(8, 20)
+    for q, (itc, itm) in enumerate(zip(PLACES, LIFTED, strict=True)):
+        order = [place for place in range(20) if place != itc - 1]
+        order.insert(itm - 1, itc - 1)
+        if itc > 12:
+            order = list(range(20))
+            logits[q, candidate[q, itc - 1]] = 1e6  # it would be first, were it asked for
+        for place, at in enumerate(order):
+            logits[q, candidate[q, at]] += -3.0 * place
+        right[q, candidate[q, itc - 1]] = True
+    return cosine, logits, right
+
+
+def test_recall_by_itm_is_that_of_the_places_it_gives() -> None:
+    cosine, logits, right = hand_made()
+    by_itc, asked = recall(cosine, right), []
+    assert (by_itc.at_1, by_itc.at_5, by_itc.at_10) == (1 / 8, 3 / 8, 5 / 8)
+    got = recall(reranked(cosine, 12, by_table(logits, asked)), right)
+    assert (got.at_1, got.at_5, got.at_10) == (2 / 8, 4 / 8, 6 / 8)
+    assert sorted(asked) == sorted((q, (q + place) % 20) for q in range(8) for place in range(12))
+
+
+def test_the_other_direction_asks_for_the_pair_the_other_way_round() -> None:
+    """Texts look for pictures: queries are columns of the table, and fewer candidates than there are."""
+    cosine, logits, right = hand_made()
+    asked: list[tuple[int, int]] = []
+    pictures_by_texts = logits.T.contiguous()
+    got = recall(reranked(cosine, 12, by_table(pictures_by_texts, asked, transposed=True)), right)
+    assert (got.at_1, got.at_5, got.at_10) == (2 / 8, 4 / 8, 6 / 8)
+    assert len(asked) == 8 * 12
+
+
+def test_pairs_are_laid_out_in_blocks_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    cosine, logits, _ = hand_made()
+    whole, sizes = reranked(cosine, 12, by_table(logits, [])), []
+    monkeypatch.setattr(retrieval, "PAIRS", 30)
+
+    def counted(query: Tensor, candidate: Tensor) -> Tensor:
+        sizes.append(len(query))
+        return logits[query, candidate]
+
+    assert torch.equal(reranked(cosine, 12, counted), whole)
+    assert sizes == [24, 24, 24, 24]
+
+
+@torch.inference_mode()
+def test_with_fewer_candidates_than_there_are_both_directions_rank_their_own(tiny_architecture: Path) -> None:
+    """Three of 8 pictures and of 16 texts, found and ordered pair by pair with the model itself."""
+    torch.manual_seed(3)
+    model, items = MED.new(tiny_architecture).eval(), shown(8)
+    for p in model.text.parameters():
+        p.mul_(4 if p.dim() > 1 else 1)
+    got = retrieve(model, items, rerank=3, batch_size=5)
+    texts = [(i, text) for i, item in enumerate(items) for text in (item.texts[0], item.texts[2])]
+    images = [model.encode_image(batch_of([decode(item)], 32)) for item in items]
+    tokens = [model.tokenizer([text], max_tokens=35) for _, text in texts]
+    cosine = torch.tensor([[float((model.embed_image(i) * model.embed_text(t)).sum()) for t in tokens] for i in images])
+    logit = torch.tensor([[float(model.match(i, t)[0, 1]) for t in tokens] for i in images])
+    right = torch.tensor([[owner == i for owner, _ in texts] for i in range(8)])
+    for told, scores, match, good in ((got.text, cosine, logit, right), (got.image, cosine.T, logit.T, right.T)):
+        want = scores - 100
+        for query, row in enumerate(scores):
+            first = row.argsort(descending=True)[:3]
+            want[query, first] = match[query, first] + row[first]
+        assert told == recall(want, good)
 
 
 def test_a_model_whose_scores_are_no_numbers_has_no_recall(tiny_architecture: Path) -> None:

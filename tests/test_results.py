@@ -1,0 +1,62 @@
+"""docs/results.md says what benchmarks/results/evaluate.json holds, and the script that fills it works."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from capfilt.embedded import HELD_OUT
+from capfilt.evaluate.references import read
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+RESULTS = json.loads((ROOT / "benchmarks" / "results" / "evaluate.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmarks_evaluate", ROOT / "benchmarks" / "evaluate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_pages_tables_are_those_of_the_results(script: ModuleType) -> None:
+    assert script.filled(PAGE, RESULTS) == PAGE
+    assert set(RESULTS["sets"]) == set(HELD_OUT)
+    assert f"The first {RESULTS['limit']} pictures" in PAGE
+
+
+def test_another_figure_in_the_results_is_another_page(script: ModuleType) -> None:
+    changed = json.loads(json.dumps(RESULTS))
+    for told in changed["sets"].values():
+        told["captioning"]["beam"]["scores"]["CIDEr"] += 0.01
+    assert script.filled(PAGE, changed) != PAGE
+    with pytest.raises(ValueError, match="no place"):
+        script.filled("an empty page", RESULTS)
+
+
+def test_figures_are_of_the_words_that_papers_use() -> None:
+    for told in RESULTS["sets"].values():
+        assert {part["tokenizer"] for part in told["captioning"].values()} == {"PTB"}
+        rule = next(row for row in told["filtering"]["thresholds"] if row["threshold"] == 0.5)
+        assert rule["noise_ratio"] == told["filtering"]["noise_ratio"]
+
+
+def test_the_script_measures_a_few_pictures(
+    script: ModuleType, tmp_path: Path, shape_shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Java, which takes half a minute
+    told = script.measured(list(read([str(shape_shard)]))[:8], rerank=2, device="cpu")
+    assert told.keys() == RESULTS["sets"][next(iter(HELD_OUT))].keys()
+    assert told["captioning"].keys() == {"beam", "nucleus"}
+    whole = {**RESULTS, "sets": {"shapes": told}}
+    assert script.filled(PAGE, whole).count("| shapes |") == 4
+    script.plot(whole, tmp_path / "plot.webp")
+    assert (tmp_path / "plot.webp").read_bytes()[8:12] == b"WEBP"
