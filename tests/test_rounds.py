@@ -113,6 +113,9 @@ def test_each_round_pretrains_anew_on_what_was_kept_and_the_human_pairs(two, wor
     frozen = [weights(out / f"round-0{n}" / "pretrain" / "model", "vision.patch_embed.") for n in (1, 2)]
     assert same(*frozen), "both began with the same random weights"
     assert not same(frozen[0], weights(world / "start", "vision.patch_embed."))
+    first, second = (figures_of(out, n)["pretrain"] for n in (1, 2))
+    learnt = first["first_loss"] - first["last_loss"]
+    assert second["first_loss"] > first["first_loss"] - learnt / 4, "round 2 begins as untrained as round 1"
     for number in (1, 2):
         told = figures_of(out, number)
         assert told["data"]["totals"]["rows"] == PICTURES

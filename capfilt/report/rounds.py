@@ -30,7 +30,7 @@ class Cell:
     share: float | None = None
     """Of what is a share, in [0, 1]: the length of its bar."""
     change: str = ""
-    """Since the round before, with its sign; empty if there is nothing to compare."""
+    """Since the round before, with its sign; empty where nothing changed or there is nothing to compare."""
     tone: str = ""
     """``better``, ``worse``, or empty where neither can be said."""
 
@@ -259,7 +259,7 @@ def _cell(line: _Line, value: float | None, before: float | None) -> Cell:
     if before is not None:
         difference = value - before
         change = _signed(difference, line.kind)
-        if line.rising is not None and difference and change.strip("±+−0., "):
+        if line.rising is not None and change:
             tone = _BETTER[(difference > 0) == line.rising]
     return Cell(
         text=_written(value, line.kind), share=value if line.kind == "share" else None, change=change, tone=tone
@@ -274,9 +274,10 @@ def _written(value: float, kind: Kind) -> str:
 
 def _signed(difference: float, kind: Kind) -> str:
     scale, digits = {"count": (1, 0), "share": (100, 1), "number": (1, 3), "score": (100, 1)}[kind]
-    size = f"{abs(scale * difference):,.{digits}f}"
-    sign = "±" if float(size.replace(",", "")) == 0 else "+" if difference > 0 else "−"
-    return f"{sign}{size}"
+    size = f"{abs(scale * difference):,.{digits}f}"  # of shares and scores in points
+    if not size.strip("0."):
+        return ""
+    return f"{'+' if difference > 0 else '−'}{size}"
 
 
 def _findings(rounds: Sequence[Figures]) -> Iterator[Finding]:
