@@ -16,6 +16,9 @@ from capfilt.report.findings import Finding, Level
 from capfilt.report.meanings import DROPS, PLURALS
 from capfilt.report.rendering import page, percent
 
+BLIND = 0.6
+"""A filter with an AUC below this judges little better than chance."""
+
 Figures = Mapping[str, Any]
 Kind = Literal["count", "share", "number", "score"]
 _BETTER = {True: "better", False: "worse"}
@@ -290,6 +293,14 @@ def _findings(rounds: Sequence[Figures]) -> Iterator[Finding]:
         yield _note(
             "Round 1 took its captioner and its filter as they were given; those of later rounds are finetuned."
         )
+    for figures in rounds:
+        auc = _at("held_out", "filtering", "auc_itm")(figures)
+        if auc is not None and auc < BLIND:
+            yield Finding(
+                level=Level.BAD,
+                text=f"The filter of round {figures['round']} hardly tells true captions from shuffled ones "
+                f"(AUC by ITM {auc:.3f}), so what it kept and removed says little.",
+            )
     for before, after in pairwise(rounds):
         yield from _compared(before, after)
 

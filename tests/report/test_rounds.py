@@ -87,6 +87,14 @@ def test_the_page_says_what_became_better_and_what_worse(second):
     assert html.count("<script") == 0
 
 
+def test_a_filter_that_judges_by_chance_is_called_so(second):
+    assert "hardly tells" not in render([FIRST, second])
+    second["held_out"]["filtering"]["auc_itm"] = 0.51
+    assert "The filter of round 2 hardly tells true captions from shuffled ones (AUC by ITM 0.510)" in render(
+        [FIRST, second]
+    )
+
+
 def test_without_held_out_pairs_the_page_says_that_it_cannot_tell():
     one = copy.deepcopy(FIRST) | {"held_out": None}
     one["data"]["synthetic"] = None
