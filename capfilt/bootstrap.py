@@ -8,7 +8,7 @@ is another room's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def bootstrap(
     recipe = _with_source(recipe, source)
     store, opened = Store(dest), open_source(recipe.source)
     planned = plan(opened, recipe.plan)
-    models = _models(recipe)
+    models = digests({"captioner": recipe.capfilt.captioner, "filter": recipe.capfilt.filter})
     store.check_writable()
     _claim(store, recipe, planned, models, dry_run=dry_run)
     done = committed(store)
@@ -126,7 +126,7 @@ class _Stages:
         from capfilt.stages.capfilt import CapFilt  # noqa: PLC0415 torch takes seconds; a finished DEST needs none
 
         c = self.recipe.capfilt
-        placed = replace(c, captioner=_absolute(c.captioner), filter=_absolute(c.filter))
+        placed = replace(c, captioner=absolute(c.captioner), filter=absolute(c.filter))
         if c.device == "auto" and not c.gpus and device_of("auto") != "cpu":
             # An engine gives GPUs to those who ask: else as many workers as there are cores would share the first.
             placed = replace(placed, gpus=1.0)
@@ -186,6 +186,15 @@ def _claim(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any], 
     if dry_run and not store.exists("recipe.yaml"):
         return
     claim(store, resolved(recipe), planned.digest)
+    claim_models(store, models, dry_run=dry_run)
+
+
+def claim_models(store: Store, models: dict[str, Any], *, dry_run: bool = False) -> None:
+    """Writes ``models.json``, unless ``dry_run``; a later run must bring the same models.
+
+    Raises:
+        DestinationError: a model of the same name has other weights.
+    """
     if store.exists(_MODELS):
         there = store.read_json(_MODELS)
         for role, model in models.items():
@@ -199,13 +208,12 @@ def _claim(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any], 
         store.write_json(_MODELS, models)
 
 
-def _models(recipe: Recipe) -> dict[str, Any]:
-    """By role, each model's name and the digest of what decides its answers.
+def digests(names: Mapping[str, str | None]) -> dict[str, Any]:
+    """By role, each model's name and the digest of what decides its answers; a role without a name is left out.
 
     Raises:
         ModelError: unknown, without weights, or with a damaged file.
     """
-    names = {"captioner": recipe.capfilt.captioner, "filter": recipe.capfilt.filter}
     return {role: {"name": name, "sha256": _digest(model_folder(name))} for role, name in names.items() if name}
 
 
@@ -245,7 +253,7 @@ def _check_weights(weights: Path) -> None:
         ) from error
 
 
-def _absolute(model: str | None) -> str | None:
+def absolute(model: str | None) -> str | None:
     """A folder's absolute path, since workers stand elsewhere; a name of the catalogue as it is."""
     path = Path(model or "").expanduser()
     return str(path.resolve()) if model and path.is_dir() else model

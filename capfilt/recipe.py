@@ -237,18 +237,38 @@ def _build(cls: type[T], data: dict[str, Any], *, where: str, set_by: Mapping[st
             made = TypeAdapter(cls).validate_json(text, strict=True, extra="forbid")
             break
         except RecipeError as error:  # a class's own check
-            found = [_Problem(error.where, error.what, error.mend)]
+            found = [_own_problem(cls, data) or _Problem(error.where, error.what, error.mend)]
         except ValidationError as error:
             found = [_problem(cls, detail) for detail in error.errors()]
         except (TypeError, ValueError, RecursionError) as error:
             found = [_Problem("", f"holds what no setting can be: {error}", "Use plain text, numbers and lists.")]
-        problems += found
+        problems += [problem for problem in found if problem.field not in {told.field for told in problems}]
         # A class checks its ranges only when its types are right: look on without what is wrong.
         if not any([_take_out(data, problem.field) for problem in found]):  # noqa: C419 take out all, not the first
             break
     if problems:
         raise _joined(problems, where, set_by)
     return made
+
+
+def _own_problem(cls: type, data: Mapping[str, Any]) -> _Problem | None:
+    """What a section's own check finds. A section knows its place in the recipe that it is made for, and not where
+    that recipe stands inside another: the sections above it are put before its fields."""
+    hints = typing.get_type_hints(cls)
+    for section, values in data.items():
+        if not (isinstance(values, dict) and dataclasses.is_dataclass(hints.get(section))):
+            continue
+        kind: type = hints[section]
+        try:
+            TypeAdapter(kind).validate_json(json.dumps(values), strict=True, extra="forbid")
+        except RecipeError as error:
+            found = _own_problem(kind, values) or _Problem(error.where, error.what, error.mend)
+            if found.field.partition(".")[0] == section:
+                return found
+            return dataclasses.replace(found, field=f"{section}.{found.field}")
+        except (ValidationError, TypeError, ValueError, RecursionError):
+            continue  # told by the whole's own validation
+    return None
 
 
 def _joined(problems: list[_Problem], where: str, set_by: Mapping[str, Any]) -> RecipeError:

@@ -46,7 +46,9 @@ def test_package_inits_only_describe():
 HEAVY = ("torch", "torchvision", "timm", "transformers", "ray", "pyarrow", "numpy", "PIL", "pandas", "aiohttp")
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["bootstrap", "--help"], ["pretrain", "--help"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["--version"], ["bootstrap", "--help"], ["pretrain", "--help"], ["rounds", "--help"]]
+)
 def test_help_loads_nothing_heavy(args):
     probe = (
         "import sys; from capfilt.cli.main import call; code = call(sys.argv[1:]); "

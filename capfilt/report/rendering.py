@@ -59,7 +59,7 @@ def data_uri(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
     """``0.4137`` as ``41%``, small shares with a digit more, and no rounding to 0% or 100% of what is not."""
     if share is None:
         return "–"
@@ -80,4 +80,4 @@ def _score(value: float) -> str:
     return f"{math.floor(value * 100 + 1e-4) / 100:.2f}" if math.isfinite(value) else "–"
 
 
-_ENVIRONMENT.filters.update(score=_score, percent=_percent, number=_number, data_uri=data_uri)
+_ENVIRONMENT.filters.update(score=_score, percent=percent, number=_number, data_uri=data_uri)

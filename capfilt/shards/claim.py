@@ -16,16 +16,15 @@ from capfilt.errors import DestinationError
 from capfilt.shards.marker import FORMAT_VERSION
 from capfilt.storage import Store
 
-_RECIPE_HEAD = (
-    "# The resolved recipe of the run that made this folder. `capfilt bootstrap --recipe` takes it as it is.\n"
-)
+_RECIPE_HEAD = "# The resolved recipe of the run that made this folder. `capfilt {job} --recipe` takes it as it is.\n"
 
 
-def claim(store: Store, recipe: Mapping[str, Any], plan_digest: str) -> None:
+def claim(store: Store, recipe: Mapping[str, Any], plan_digest: str, *, job: str = "bootstrap") -> None:
     """Makes the destination this recipe's own, or checks that it is.
 
     The first run writes ``plan.json`` and ``recipe.yaml``; a later one must bring the same recipe and plan. Leave
-    out of ``recipe`` what does not change the result (runner, workers), so that another machine may go on.
+    out of ``recipe`` what does not change the result (runner, workers), so that another machine may go on. ``job`` is
+    the command that takes the recipe.
 
     Raises:
         DestinationError: another recipe or source made it (each differing field is named), or other files are there.
@@ -35,7 +34,7 @@ def claim(store: Store, recipe: Mapping[str, Any], plan_digest: str) -> None:
         _refuse_strangers(store)
         store.write_json("plan.json", {"format": FORMAT_VERSION, "digest": plan_digest})
         text = yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True)
-        store.write("recipe.yaml", f"{_RECIPE_HEAD}{text}".encode())
+        store.write("recipe.yaml", f"{_RECIPE_HEAD.format(job=job)}{text}".encode())
         return
     differences = list(_differences(_stored_recipe(store), recipe))
     if differences:

@@ -17,6 +17,7 @@ COMMANDS = [
     "quickstart",
     "pretrain",
     "finetune",
+    "rounds",
     "evaluate",
     "report",
     "verify",
@@ -34,7 +35,17 @@ def test_without_a_command_it_shows_its_help(capfilt):
 
 
 def test_help_documents_the_exit_codes(capfilt):
-    for args in ([], ["bootstrap"], ["quickstart"], ["pretrain"], ["evaluate"], ["report"], ["verify"], ["models"]):
+    for args in (
+        [],
+        ["bootstrap"],
+        ["quickstart"],
+        ["pretrain"],
+        ["rounds"],
+        ["evaluate"],
+        ["report"],
+        ["verify"],
+        ["models"],
+    ):
         told = " ".join(capfilt(*args, "--help").out.split())
         assert all(meaning in told for meaning in ("0 done", "1 unexpected", "2 a mistake", "130 interrupted"))
 
@@ -58,6 +69,8 @@ def test_version(capfilt):
         (["finetune", "decoder", "a", "b"], "No such command"),
         (["corpora"], "Missing command"),
         (["pretrain", "only-one"], "Missing argument"),
+        (["rounds", "2", "source", "out"], "Missing argument"),
+        (["rounds", "0", "source", "human", "out"], "N"),
     ],
 )
 def test_a_wrong_command_line_takes_two_lines(capfilt, args, told):
