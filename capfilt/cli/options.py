@@ -27,5 +27,9 @@ RunnerOption = Annotated[Runner, typer.Option("--runner", help="`ray` joins or s
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", metavar="N", min=1, help="Workers that hold the models. Default: what fits.")
 ]
+TrainWorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, help="Share each batch among N processes, on Ray. Default: no Ray."),
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Ray's own logs too.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

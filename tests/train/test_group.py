@@ -13,7 +13,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-import yaml
 
 from capfilt.errors import TrainingError
 from capfilt.med.model import MED
@@ -23,17 +22,6 @@ from capfilt.train.run import train
 
 WORKERS = 2
 SCRIPT = Path(sys.executable).with_name("torchrun")
-
-
-@pytest.fixture(scope="module")
-def still(tiny_architecture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny architecture without dropout, which every process draws for itself."""
-    folder = tmp_path_factory.mktemp("still")
-    data = yaml.safe_load((tiny_architecture / "model.yaml").read_text())
-    data["text"]["dropout"] = 0.0
-    (folder / "model.yaml").write_text(yaml.safe_dump(data))
-    (folder / "vocab.txt").write_text((tiny_architecture / "vocab.txt").read_text())
-    return folder
 
 
 def config(task: Task, folder: Path, shard: Path, out: Path) -> TrainConfig:
