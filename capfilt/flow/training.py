@@ -78,7 +78,7 @@ def train_on_ray(
                     failure_config=ray.train.FailureConfig(
                         max_failures=RESTARTS, controller_failure_limit=PLACE_ATTEMPTS
                     ),
-                    callbacks=[_NoRetry()],
+                    callbacks=[_no_retry()],
                 ),
             )
             result = _fit(trainer)
@@ -103,14 +103,18 @@ def _loop(config: TrainConfig, told: Queue, *, steps: bool, starts: bool) -> Cal
     return loop
 
 
-class _NoRetry(ray.train.UserCallback):  # type: ignore[misc]  # Ray's has no types
-    """In Ray's controller: ends the run on what another attempt would not mend."""
+def _no_retry() -> ray.train.UserCallback:
+    """What ends the run, in Ray's controller, on a mistake that another attempt would not mend."""
 
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raises a worker's error that a user must mend, which Ray does not retry."""
-        for error in worker_exceptions.values():
-            if isinstance(error, CapfiltError):
-                raise error
+    # Made here, it travels by value: else the controller would load all that this module does.
+    class NoRetry(ray.train.UserCallback):  # type: ignore[misc]  # Ray's has no types
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            """Raises it again; Ray does not retry what a callback raises."""
+            for error in worker_exceptions.values():
+                if isinstance(error, CapfiltError):
+                    raise error
+
+    return NoRetry()
 
 
 def _fit(trainer: ray.train.torch.TorchTrainer) -> TrainResult:
@@ -127,7 +131,7 @@ def _fit(trainer: ray.train.torch.TorchTrainer) -> TrainResult:
         failures = [getattr(failure, "health_check_failure", failure) for failure in error.worker_failures.values()]
         if any(isinstance(failure, DIED) for failure in failures):
             raise EngineError(
-                f"workers died again and again, after {RESTARTS} restarts too", where="ray", mend=_AGAIN
+                f"a worker died, and {RESTARTS} restarts did not help", where="ray", mend=_AGAIN
             ) from error
         raise
     return result

@@ -112,7 +112,7 @@ def test_a_mistake_comes_out_as_itself_and_is_not_tried_again(config, tmp_path, 
     starts = []
     wrong = replace(config, batch_size=1024, out=str(tmp_path / "out"))
     with pytest.raises(TrainingError, match="512 pairs do not fill one batch of 1024") as caught:
-        train_on_ray(wrong, TWO, on_start=starts.append)
+        train_on_ray(wrong, RunConfig(workers=1), on_start=starts.append)
     assert type(caught.value) is TrainingError
     assert caught.value.where == "batch_size"
     assert starts == []
@@ -131,13 +131,13 @@ def test_what_cannot_be_shared_or_placed_is_refused_before_a_worker_starts(confi
     assert not alive(local_ray)
 
 
-def test_the_command_line_takes_workers_and_relative_paths(still, shape_shard, tmp_path, monkeypatch, capfd):
+def test_the_command_line_takes_one_worker_too_and_relative_paths(still, shape_shard, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.tar").symlink_to(shape_shard)
     (tmp_path / "model").symlink_to(still)
     sets = ["steps=2", "batch_size=8", "log_every=1", "model=./model", "device=cpu", "precision=float32"]
     args = [arg for one in sets for arg in ("--set", one)]
-    assert call(["pretrain", "data.tar", "out", "--workers", "2", *args]) == 0
+    assert call(["pretrain", "data.tar", "out", "--workers", "1", *args]) == 0
     printed = capfd.readouterr()
     assert printed.out.endswith("model  out/model\n")
     assert [line.split("  ")[0] for line in printed.err.splitlines()] == ["start", "pretrain 1/2", "pretrain 2/2"]
