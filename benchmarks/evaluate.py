@@ -153,7 +153,7 @@ def _percent(value: float | None) -> str:
 
 def plot(results: Mapping[str, Any], file: Path) -> None:
     """Scores of true and false captions above, what each threshold keeps below, a column for each set."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  an extra
+    from matplotlib.figure import Figure
 
     sets = results["sets"]
     figure = Figure(figsize=(3 * len(sets), 5), layout="constrained")

@@ -39,7 +39,7 @@ from capfilt.errors import (
 )
 from capfilt.evaluate.filtering import shuffled
 from capfilt.evaluate.references import Referenced, read
-from capfilt.evaluate.run import Asked, Measure, evaluate, save
+from capfilt.evaluate.run import Asked, Measure, Results, evaluate
 from capfilt.flow.config import RunConfig
 from capfilt.flow.plan import plan
 from capfilt.med.config import MEDConfig
@@ -54,8 +54,8 @@ from capfilt.sources.opening import open_source
 from capfilt.stages.config import CapFiltConfig
 from capfilt.storage import Store
 from capfilt.train.config import Task, TrainConfig
-from capfilt.train.data import Pairs
 from capfilt.train.log import StepReport
+from capfilt.train.pairs import Pairs
 from capfilt.train.run import train
 
 Step = Literal["captioner", "filter", "data", "pretrain", "held-out"]
@@ -319,9 +319,10 @@ class _Loop:
         for measure, model in measured:
             self._tell("held-out", measure)
             told |= evaluate(model_folder(models[model]), self.held, replace(asked, measures=(measure,)))
-        save(told, Path(self._path("held-out")))
-        separation = {name: value for name, value in told["filtering"].items() if name != "thresholds"}
-        return {name: value for name, value in told.items() if name != "captions"} | {"filtering": separation}
+        Results(Path(self._path("held-out"))).save(told)
+        separation = {name: value for name, value in told["filtering"].items() if name not in ("thresholds", "histogram")}
+        kept = {name: value for name, value in told.items() if name not in ("captions", "unfinished")}
+        return kept | {"filtering": separation}
 
 
 def _nobody(_: Told) -> None:
@@ -399,7 +400,7 @@ def _checked(config: RoundsConfig) -> list[Referenced]:
         training: TrainConfig = getattr(config, task)
         device_of(training.device)
         pairs = Pairs(replace(training.data, shards=config.human))
-        if next(pairs.read(pairs.urls), None) is None:
+        if all(next(pairs.read(source), None) is None for source in pairs.sources):
             raise TrainingError(
                 f"no human caption there that training wants ({task})",
                 where=", ".join(config.human),

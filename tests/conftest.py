@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image, ImageDraw
 
 COLOURS = {"red": (230, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 230), "black": (0, 0, 0)}
@@ -39,6 +40,17 @@ def tiny_architecture(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=TextConfig(vocab_size=tokenizer.size, width=64, depth=2, heads=2, ffn_width=128, max_positions=32),
         embed_dim=32,
     ).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def still(tiny_architecture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny architecture without dropout, which every process draws for itself."""
+    folder = tmp_path_factory.mktemp("still")
+    data = yaml.safe_load((tiny_architecture / "model.yaml").read_text())
+    data["text"]["dropout"] = 0.0
+    (folder / "model.yaml").write_text(yaml.safe_dump(data))
+    (folder / "vocab.txt").write_text((tiny_architecture / "vocab.txt").read_text())
     return folder
 
 

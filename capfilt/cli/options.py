@@ -30,5 +30,9 @@ WorkersOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Stop at what cannot be read, instead of counting and passing over it.")
 ]
+TrainWorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, help="Share each batch among N processes, on Ray. Default: no Ray."),
+]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Ray's own logs too.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

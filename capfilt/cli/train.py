@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capfilt.cli.options import HELP_NAMES, QuietOption, RecipeOption, SetOption, StrictOption
+from capfilt.cli.options import (
+    HELP_NAMES,
+    QuietOption,
+    RecipeOption,
+    SetOption,
+    StrictOption,
+    TrainWorkersOption,
+    VerboseOption,
+)
 from capfilt.cli.terminal import meter
 from capfilt.errors import DestinationError, RecipeError
 
@@ -38,13 +46,16 @@ def pretrain(
     recipe: RecipeOption = None,
     sets: SetOption = None,
     strict: StrictOption = False,
+    workers: TrainWorkersOption = None,
+    verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Pretrain a model on shards (ITC, ITM and LM).
 
     Run again with the same OUT, it goes on from its last checkpoint.
     """
-    show(run("pretrain", recipe or "pretrain", data, out, _sets(sets, strict=strict), quiet=quiet))
+    all_sets = _sets(sets, strict=strict)
+    show(run("pretrain", recipe or "pretrain", data, out, all_sets, workers=workers, verbose=verbose, quiet=quiet))
 
 
 @finetune.command("captioner")
@@ -54,10 +65,24 @@ def captioner(
     recipe: RecipeOption = None,
     sets: SetOption = None,
     strict: StrictOption = False,
+    workers: TrainWorkersOption = None,
+    verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Finetune a captioner on clean pairs (LM)."""
-    show(run("captioner", recipe or "finetune-captioner", data, out, _sets(sets, strict=strict), quiet=quiet))
+    all_sets = _sets(sets, strict=strict)
+    show(
+        run(
+            "captioner",
+            recipe or "finetune-captioner",
+            data,
+            out,
+            all_sets,
+            workers=workers,
+            verbose=verbose,
+            quiet=quiet,
+        )
+    )
 
 
 @finetune.command("filter")
@@ -67,27 +92,47 @@ def filter_(
     recipe: RecipeOption = None,
     sets: SetOption = None,
     strict: StrictOption = False,
+    workers: TrainWorkersOption = None,
+    verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Finetune a filter on clean pairs (ITC and ITM)."""
-    show(run("filter", recipe or "finetune-filter", data, out, _sets(sets, strict=strict), quiet=quiet))
+    all_sets = _sets(sets, strict=strict)
+    show(run("filter", recipe or "finetune-filter", data, out, all_sets, workers=workers, verbose=verbose, quiet=quiet))
 
 
 def _sets(sets: list[str] | None, *, strict: bool) -> list[str]:
     return [*(sets or []), *(["data.strict=true"] if strict else [])]
 
 
-def run(task: Task, recipe: str, data: list[str], out: str, sets: list[str], *, quiet: bool = False) -> TrainResult:
-    """One training run from its command line.
+def run(
+    task: Task,
+    recipe: str,
+    data: list[str],
+    out: str,
+    sets: list[str],
+    *,
+    workers: int | None = None,
+    verbose: bool = False,
+    quiet: bool = False,
+) -> TrainResult:
+    """One training run from its command line; on Ray if it says how many workers.
 
     Raises:
         RecipeError: the recipe is for another task, or a field of it does not hold.
     """
     config = configure(task, recipe, data, out, sets)
-    from capfilt.train.run import train
-
+    start = None if quiet else _show_start
     with meter(config.task, quiet=quiet, every=0) as progress:
-        return train(config, lambda report: _tell(progress, report), None if quiet else _show_start)
+        if workers is None:
+            from capfilt.train.run import train
+
+            return train(config, lambda report: _tell(progress, report), start)
+        from capfilt.flow.config import RunConfig
+        from capfilt.flow.training import train_on_ray
+
+        settings = RunConfig(workers=workers, verbose=verbose)
+        return train_on_ray(config, settings, lambda report: _tell(progress, report), start)
 
 
 def configure(task: Task, recipe: str, data: list[str], out: str, sets: list[str]) -> TrainConfig:

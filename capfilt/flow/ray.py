@@ -1,4 +1,4 @@
-"""Stages run on Ray Data, on this machine or a cluster: the only room that knows Ray.
+"""Stages run on Ray Data, on this machine or a cluster.
 
 One part is one block from beginning to end and comes back as one row of tallies, so that the driver holds
 numbers and never pictures. Plain stages are tasks, stateful ones a pool of long-lived workers, and the two are
@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,38 +21,23 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
-import ray.exceptions
 from ray.util.annotations import RayDeprecationWarning
 
 from capfilt import errors
 from capfilt.errors import CapfiltError, EngineError
+from capfilt.flow.cluster import DIED, cores, machines, running
 from capfilt.flow.config import RunConfig
 from capfilt.flow.part import apply, read
-from capfilt.flow.plan import TASK_CPUS, Machine, pool_size
+from capfilt.flow.plan import TASK_CPUS, pool_size
 from capfilt.records import Tally
 from capfilt.sources.base import Part, Source
 from capfilt.stages.base import Needs, Stage, Work
 
 RESTARTS = 4
 """How often a cluster gives a worker that died another start."""
-START_ATTEMPTS = 2
-"""Ray gives its own processes half a minute, which a busy machine may miss; the second time they are cached."""
 _ERROR = "capfilt_error"
 _WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 """A stage sees a block, that is a part, as one Arrow table."""
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_agent_register_timeout_ms": "100000",  # Ray's own patience ends sooner than a busy laptop needs
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default; unset, it warns
-}
-_DIED = (
-    ray.exceptions.OutOfMemoryError,
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.RayActorError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.ObjectLostError,
-    ray.exceptions.OutOfDiskError,
-)
 
 
 def run_ray(
@@ -77,11 +61,12 @@ def run_ray(
         CapfiltError: whatever a stage raised, as it was raised.
     """
     config = config or RunConfig()
-    with _running(stages, config) as spare:
-        workers = _workers(stages, config, spare)
+    places, spare = _local_cpus(stages, config)
+    with running(places + spare, config, without="with --runner local") as started:
+        workers = _workers(stages, config, spare if started else 0)
         with _settings(config):
             # On one machine a worker dies for want of memory, and would again; in a cluster its machine may have gone.
-            restarts = 0 if len(_machines()) == 1 else RESTARTS
+            restarts = 0 if len(machines()) == 1 else RESTARTS
             dataset = pipeline(source, parts, stages, workers, restarts=restarts)
             for row in _rows(dataset):
                 on_part(Tally.from_json(json.loads(row)))
@@ -209,7 +194,7 @@ def _rows(dataset: ray.data.Dataset) -> Iterator[str]:
             if _ERROR in table.column_names:
                 raise _raised(table.column(_ERROR)[0].as_py())
             yield from table.column("tally").to_pylist()
-    except _DIED as error:
+    except DIED as error:
         raise EngineError(
             f"Ray lost a worker and did not get it back ({type(error).__name__})",
             where="ray",
@@ -217,7 +202,7 @@ def _rows(dataset: ray.data.Dataset) -> Iterator[str]:
         ) from error
 
 
-def _workers(stages: Sequence[Stage], config: RunConfig, spare: float) -> int:
+def _workers(stages: Sequence[Stage], config: RunConfig, spare: int) -> int:
     pools = [stage.needs for stage in stages if stage.needs.stateful]
     if not pools:
         return 0
@@ -225,67 +210,18 @@ def _workers(stages: Sequence[Stage], config: RunConfig, spare: float) -> int:
     tasks = max([TASK_CPUS, *(stage.needs.cpus for stage in stages if not stage.needs.stateful)])
     # Left to us, a whole CPU stays with the tasks; asked for more workers, as little as works.
     free = max(spare, tasks) if spare or config.workers else max(1.0, tasks)
-    return pool_size(_machines(), together, config.workers, tasks=free)
-
-
-def _machines() -> list[Machine]:
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    return [Machine(cpus=found.get("CPU", 0.0), gpus=found.get("GPU", 0.0)) for found in alive]
-
-
-@contextmanager
-def _running(stages: Sequence[Stage], config: RunConfig) -> Iterator[float]:
-    """Ray, for the length of the block; yields the CPUs that were added for tasks, 0 on another's cluster."""
-    if ray.is_initialized():
-        yield 0.0
-        return
-    address = config.address or os.environ.get("RAY_ADDRESS")
-    cores, spare = _local_cpus(stages, config)
-    with _environment({} if config.verbose else _QUIET), _quietly(config):
-        _connect(address, {} if address else {"num_cpus": cores + spare, "include_dashboard": False}, config)
-        try:
-            yield 0.0 if address else spare
-        finally:
-            ray.shutdown()
+    return pool_size(machines(), together, config.workers, tasks=free)
 
 
 def _local_cpus(stages: Sequence[Stage], config: RunConfig) -> tuple[int, int]:
-    """Cores for the pools, and more for the tasks.
+    """Cores for the pools, and more for the tasks, of a Ray that is started here.
 
     Ray's CPUs are places in a queue, not cores. Fetching mostly waits, so its tasks get places beside the cores:
     models may then take every core, and the pipeline never waits for itself.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = sum(stage.needs.cpus for stage in stages if stage.needs.stateful) * (config.workers or 0)
     tasks = max([0.0, *(stage.needs.cpus for stage in stages if not stage.needs.stateful)])
-    return max(cores, round(asked + 0.5)), max(1, cores // 2, round(tasks + 0.5))
-
-
-def _connect(address: str | None, how: dict[str, Any], config: RunConfig) -> None:
-    attempts = 1 if address else START_ATTEMPTS
-    for left in reversed(range(attempts)):
-        try:
-            ray.init(
-                address=address or "local",
-                log_to_driver=config.verbose,
-                logging_level=logging.INFO if config.verbose else logging.CRITICAL,
-                **how,
-            )
-            return
-        except Exception as error:  # other processes: when they do not come up, Ray raises just that
-            ray.shutdown()
-            if not left:
-                raise _no_ray(address, error) from error
-
-
-def _no_ray(address: str | None, error: Exception) -> EngineError:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if address:
-        mend = "Check the address, and that the cluster runs the same Ray and Python."
-        return EngineError(f"Ray cannot be reached: {first}", where=address, mend=mend)
-    mend = "Run again when the machine is less busy, or with --runner local, which needs no Ray."
-    return EngineError(f"Ray did not start: {first}", where="this machine", mend=mend)
+    return max(cores(), round(asked + 0.5)), max(1, cores() // 2, round(tasks + 0.5))
 
 
 @contextmanager
@@ -314,27 +250,3 @@ def _muted() -> Iterator[None]:
     finally:
         for handler, level in zip(handlers, levels, strict=True):
             handler.setLevel(level)
-
-
-@contextmanager
-def _quietly(config: RunConfig) -> Iterator[None]:
-    logger = logging.getLogger("ray")
-    level = logger.level
-    if not config.verbose:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables that Ray reads when it starts; what the user has set stays."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)

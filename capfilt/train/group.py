@@ -56,14 +56,23 @@ def rows_of(batch_size: int) -> slice:
         TrainingError: they cannot be shared out evenly.
     """
     rank, size = ranks.world()
+    rows = share_of(batch_size, size)
+    return slice(rank * rows, (rank + 1) * rows)
+
+
+def share_of(batch_size: int, size: int) -> int:
+    """Rows of a batch for each of ``size`` processes.
+
+    Raises:
+        TrainingError: they cannot be shared out evenly.
+    """
     if batch_size % size or batch_size < 2 * size:
         raise TrainingError(
             f"a batch of {batch_size} cannot be shared by {size} processes, 2 rows or more each",
             where="batch_size",
             mend=f"Take a multiple of {size}; it counts the rows of all processes.",
         )
-    rows = batch_size // size
-    return slice(rank * rows, (rank + 1) * rows)
+    return batch_size // size
 
 
 def means(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
@@ -88,7 +97,6 @@ def agree(what: str, value: int, device: torch.device) -> None:
     if len(set(found)) > 1:
         raise TrainingError(
             f"the processes do not agree on {what}: {', '.join(map(str, found))}",
-            where="torchrun",
             mend="All must read the same shards and the same output folder.",
         )
 

@@ -50,7 +50,9 @@ def work(rank: int, runs: list[TrainConfig], meet: str) -> None:
 
 def curve(out: Path) -> list[dict[str, float]]:
     with (out / "log.csv").open(newline="") as f:
-        return [{k: float(v) for k, v in row.items() if k not in ("images_per_s", "memory_gb")} for row in csv.DictReader(f)]
+        return [
+            {k: float(v) for k, v in row.items() if k not in ("images_per_s", "memory_gb")} for row in csv.DictReader(f)
+        ]
 
 
 @pytest.mark.parametrize("task", ["pretrain", "captioner", "filter"])
