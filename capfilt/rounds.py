@@ -320,7 +320,8 @@ class _Loop:
             self._tell("held-out", measure)
             told |= evaluate(model_folder(models[model]), self.held, replace(asked, measures=(measure,)))
         Results(Path(self._path("held-out"))).save(told)
-        separation = {name: value for name, value in told["filtering"].items() if name not in ("thresholds", "histogram")}
+        long = ("thresholds", "histogram")
+        separation = {name: value for name, value in told["filtering"].items() if name not in long}
         kept = {name: value for name, value in told.items() if name not in ("captions", "unfinished")}
         return kept | {"filtering": separation}
 
