@@ -116,7 +116,8 @@ class Attention(nn.Module):
         return out
 
     def _split(self, x_BLD: Tensor) -> Tensor:
-        return x_BLD.view(*x_BLD.shape[:-1], self.heads, -1).transpose(1, 2)
+        # The width of a head is said, for of no rows at all it cannot be told.
+        return x_BLD.view(*x_BLD.shape[:-1], self.heads, x_BLD.shape[-1] // self.heads).transpose(1, 2)
 
 
 @dataclass(frozen=True)

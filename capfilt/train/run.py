@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -128,12 +129,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             trained, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=True
         )
-        # Finetuning leaves heads or a direction without gradient, which the wrapper must be told.
-        self.wrapped = (
-            DistributedDataParallel(task, find_unused_parameters=config.task != "pretrain", broadcast_buffers=False)
-            if self.size > 1
-            else task
-        )
+        self.wrapped = _shared(task, config) if self.size > 1 else task
         self.out = Path(config.out)
         self.settings = {k: v for k, v in _jsonable(asdict(config)).items() if k not in _FREE}
         self.places: dict[int, Place] = {}
@@ -321,6 +317,14 @@ class _Run:
                 keep=self.config.keep,
             )
         wait()
+
+
+def _shared(task: nn.Module, config: TrainConfig) -> nn.Module:
+    with warnings.catch_warnings():
+        # Newer versions have another name for broadcast_buffers, which older ones do not know.
+        warnings.simplefilter("ignore", FutureWarning)
+        # Finetuning leaves heads or a direction without gradient, which the wrapper must be told.
+        return DistributedDataParallel(task, find_unused_parameters=config.task != "pretrain", broadcast_buffers=False)
 
 
 _TAME = (

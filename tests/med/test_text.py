@@ -11,7 +11,7 @@ import torch
 from capfilt.errors import ModelError
 from capfilt.med.config import SHARING, MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import MED
-from capfilt.med.text import ImageKeys, TextStack
+from capfilt.med.text import Attention, ImageKeys, TextStack
 from capfilt.med.tokenizer import MEDTokenizer
 
 
@@ -149,3 +149,10 @@ def test_a_bad_model_yaml_is_an_error_that_names_it(text: str, says: str, tmp_pa
     with pytest.raises(ModelError, match=r"model\.yaml") as caught:
         MEDConfig.load(tmp_path)
     assert says in str(caught.value)
+
+
+def test_no_images_at_all_have_keys_and_values_too() -> None:
+    """Where no negative is of another process, none of its images is asked for."""
+    cross = Attention(8, 6, 2, 0.0)
+    keys, values = cross.keys_values(torch.zeros(0, 5, 6))
+    assert keys.shape == values.shape == (0, 2, 5, 4)
