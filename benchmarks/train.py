@@ -110,11 +110,11 @@ class Child:
 class Turns:
     """The child's end: batches come when they are asked for, and the time until the next is asked for is told."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any], pixels_as: str) -> None:
         # Published code prints: what it says goes to stderr, and stdout is the parent's alone.
         self.out: TextIO = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        pixels = load_file(job["pixels"])["pixels"].split(job["batch"])
+        pixels = load_file(job["pixels"])[pixels_as].split(job["batch"])
         texts = [CAPTIONS[i : i + job["batch"]] for i in range(0, len(CAPTIONS), job["batch"])]
         self.batches = list(zip(pixels, texts, strict=True))
         self.losses: list[float] = []
@@ -158,9 +158,10 @@ def ours(job: dict[str, Any]) -> None:
     """Our step: the training loop's own, private as it is, so that what is measured is what trains."""
     from capfilt.catalog import model_folder
     from capfilt.med.model import MED
-    from capfilt.med.tasks import Batch
+    from capfilt.train.begin import task_of
     from capfilt.train.config import ObjectiveConfig, TrainConfig
-    from capfilt.train.run import _Run, task_of
+    from capfilt.train.data import Raw
+    from capfilt.train.run import _Run
 
     # The published queue starts full; one that fills would be cheaper.
     objective = ObjectiveConfig(exact="blip")
@@ -169,13 +170,13 @@ def ours(job: dict[str, Any]) -> None:
     )
     model = MED.new(model_folder(MODEL))
     task = task_of(config, model).train()
-    turns = Turns(job)
+    turns = Turns(job, "uint8")
     task.register_forward_hook(turns.note)
     run = _Run(config, task, torch.device("cpu"), slice(job["batch"]), STEPS, STEPS)
     for i, (pixels, texts) in enumerate(turns):
         tokens = model.tokenizer(texts, max_tokens=30)  # theirs does so within the step
         rows = torch.arange(job["batch"])
-        run._step(Batch(pixels, tokens, rows, rows), i, config.optim.warmup_lr)
+        run._step([Raw(pixels, tokens, rows, rows, names=())], i, config.optim.warmup_lr)
 
 
 def theirs(job: dict[str, Any]) -> None:
@@ -191,7 +192,7 @@ def theirs(job: dict[str, Any]) -> None:
         for part in (name.rsplit(".", n)[0] for n in range(name.count("."), -1, -1)):
             sys.modules[part] = types.ModuleType(part)
         vars(sys.modules[name]).update(dict.fromkeys(holds))
-    turns = Turns(job)
+    turns = Turns(job, "normalised")
     blip_pretrain, med = (importlib.import_module(f"models.{name}") for name in ("blip_pretrain", "med"))
     # No downloads: the words from our folder, which are BERT's, and random weights where DeiT's and BERT's would start.
     words = blip_pretrain.BertTokenizer
@@ -220,15 +221,16 @@ def chdir(folder: str) -> Iterator[None]:
 
 
 def prepare(folder: Path) -> str:
-    """The sample's pictures as pixels, in one file for all sides."""
+    """The sample's pictures in one file, each as the loader of a side gives them."""
+    from capfilt import images
     from capfilt.catalog import sample
-    from capfilt.images import ImageLimits, Picture, decode, normalise
-    from capfilt.med.pixels import batch_of
+    from capfilt.med.pixels import normalise, to_uint8
 
     files = sorted((sample() / "images").glob("*.[jp][pn]g"))
-    pictures = [p for f in files if isinstance(p := normalise(f.read_bytes(), ImageLimits()), Picture)]
-    pixels = batch_of([decode(p.data) for p in pictures[: len(CAPTIONS)]], 224)
-    save_file({"pixels": pixels}, folder / "pixels.safetensors")
+    found = (images.normalise(file.read_bytes(), images.ImageLimits()) for file in files)
+    pictures = [images.decode(p.data) for p in found if isinstance(p, images.Picture)][: len(CAPTIONS)]
+    pixels = torch.stack([to_uint8(picture, 224) for picture in pictures])
+    save_file({"uint8": pixels, "normalised": normalise(pixels)}, folder / "pixels.safetensors")
     return str(folder / "pixels.safetensors")
 
 
