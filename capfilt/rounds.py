@@ -56,12 +56,11 @@ from capfilt.storage import Store
 from capfilt.train.config import Task, TrainConfig
 from capfilt.train.log import StepReport
 from capfilt.train.pairs import Pairs
-from capfilt.train.run import train
+from capfilt.train.run import FREE, train
 
 Step = Literal["captioner", "filter", "data", "pretrain", "held-out"]
 _TRAININGS: tuple[Task, ...] = ("captioner", "filter", "pretrain")
 _ROLES: tuple[Literal["captioner", "filter"], ...] = ("captioner", "filter")
-_SPEED_ONLY = ("device", "checkpoint_every", "log_every")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,7 +372,7 @@ def _identity(config: RoundsConfig) -> dict[str, Any]:
     for role in _ROLES:
         del told["bootstrap"]["capfilt"][role]
     for task in _TRAININGS:
-        for name in _SPEED_ONLY:
+        for name in FREE:
             del told[task][name]
     for name in ("batch_size", "device"):
         del told["held_out"][name]

@@ -131,7 +131,7 @@ class _Run:
         )
         self.wrapped = _shared(task, config) if self.size > 1 else task
         self.out = Path(config.out)
-        self.settings = {k: v for k, v in _jsonable(asdict(config)).items() if k not in _FREE}
+        self.settings = {k: v for k, v in _jsonable(asdict(config)).items() if k not in FREE}
         self.places: dict[int, Place] = {}
         self.best: tuple[float, int] | None = None
 
@@ -332,7 +332,7 @@ _TAME = (
     "optim.clip: 1.0 or precision: float32; not-finite.json names the step and its pairs."
 )
 _FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH)
-_FREE = ("device", "checkpoint_every", "log_every", "out", "keep", "track", "held_out", "held_out_batches")
+FREE = ("device", "checkpoint_every", "log_every", "out", "keep", "track", "held_out", "held_out_batches")
 """Settings that do not decide what is trained: a run may go on with others."""
 
 
