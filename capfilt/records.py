@@ -79,19 +79,30 @@ SCHEMA = pa.schema(
         pa.field("part", pa.int64(), nullable=False),
         pa.field("row", pa.int64(), nullable=False),
         pa.field("url", pa.string()),
+        pa.field("source_key", pa.string()),
         pa.field("image", pa.binary()),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("sha256", pa.string()),
+        pa.field("phash", pa.string()),
         pa.field("captions", pa.list_(CAPTION), nullable=False),
         pa.field("drop", pa.string()),
         pa.field("detail", pa.string()),
     ]
 )
-"""The record's schema, from the first stage to the last."""
+"""The record's schema, from the first stage to the last.
+
+``source_key`` is what the source itself calls the row (img2dataset's key, DataComp's uid, COCO's image id), by which
+it is joined to what else is known of it. ``phash`` is the picture's perceptual hash, 64 bits as 16 hex digits: pictures
+that look alike differ in few bits.
+"""
 
 LEDGER_SCHEMA = pa.schema([f for f in SCHEMA if f.name != "image"])
 """The record without its bytes: what ``pairs/*.parquet`` holds."""
+
+
+META = ("id", "url", "source_key", "width", "height", "sha256", "phash")
+"""Columns that shards tell of each picture, beside its captions."""
 
 
 def row_id(where: str, caption: str) -> str:

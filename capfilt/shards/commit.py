@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from capfilt.errors import DataError, DestinationError, RecipeError
-from capfilt.records import Origin, Tally, conform, replace
+from capfilt.records import META, Origin, Tally, conform, replace
 from capfilt.shards.claim import claim, digest_of, plain
 from capfilt.shards.marker import FORMAT_VERSION, PartMarker, StoredFile, committed
 from capfilt.shards.parquet import write_ledger, write_parquet
@@ -108,7 +108,7 @@ def kept_samples(table: pa.Table) -> Iterator[Sample]:
         if table.column("drop")[at].is_valid:
             continue
         row = {name: table.column(name)[at].as_py() for name in table.column_names}
-        meta = {name: row[name] for name in ("id", "url", "width", "height", "sha256")}
+        meta = {name: row[name] for name in META}
         yield Sample(key_of(row["part"], row["row"]), row["image"], row["captions"], meta)
 
 

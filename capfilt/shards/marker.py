@@ -14,7 +14,7 @@ from capfilt.errors import DestinationError
 from capfilt.records import Tally
 from capfilt.storage import Store
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the layout above, in markers and manifest."""
 
 

@@ -15,14 +15,11 @@ import pyarrow.parquet as pq
 
 from capfilt.errors import DataError
 from capfilt.images import extension
-from capfilt.records import CAPTION, LEDGER_SCHEMA
+from capfilt.records import CAPTION, LEDGER_SCHEMA, META
 from capfilt.shards.sample import Sample, best_caption
 
 _GROUP_ROWS = 128
 """Rows of a row group of a shard: some 10 MB of pictures, what a reader holds at once."""
-
-
-_KNOWN = ("id", "url", "width", "height", "sha256")
 
 
 def _feature(kind: pa.DataType) -> Any:
@@ -40,7 +37,7 @@ def _shard_schema() -> pa.Schema:
         pa.field("key", pa.string()),
         pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
         pa.field("caption", pa.string()),
-        *(pa.field(name, LEDGER_SCHEMA.field(name).type) for name in _KNOWN),
+        *(pa.field(name, LEDGER_SCHEMA.field(name).type) for name in META),
         pa.field("captions", pa.list_(caption)),
     ]
     features = {field.name: _feature(field.type) for field in fields} | {"image": {"_type": "Image"}}
@@ -96,7 +93,7 @@ def write_parquet(file: BinaryIO, samples: Iterable[Sample]) -> int:
 
 def _row(sample: Sample) -> dict[str, Any]:
     best = best_caption(sample.captions)
-    return {name: sample.meta.get(name) for name in _KNOWN} | {
+    return {name: sample.meta.get(name) for name in META} | {
         "key": sample.key,
         "image": {"bytes": sample.image, "path": f"{sample.key}.{extension(sample.image)}"},
         "caption": best["text"] if best else "",

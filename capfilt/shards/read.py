@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from capfilt.archive import Group, OnBad, groups, members
 from capfilt.errors import CapfiltError, DataError, SourceError
 from capfilt.inputs import expand, is_folder, open_read
-from capfilt.records import CAPTION, Caption, Origin, web_caption
+from capfilt.records import CAPTION, META, Caption, Origin, web_caption
 from capfilt.shards.sample import Sample
 from capfilt.storage import Store
 
@@ -30,7 +30,6 @@ _TARS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _SHARDS = (*_TARS, ".parquet")
 _TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 64
-_META = ("id", "url", "width", "height", "sha256")
 
 
 def shards_of(entry: str) -> list[str]:
@@ -64,7 +63,7 @@ def samples(
         max_image_bytes: a larger image is bad; at least 1.
 
     Yields:
-        Samples with at least one caption; ``meta`` of our own shards has id, url, width, height, sha256.
+        Samples with at least one caption; ``meta`` of our own shards has ``records.META``.
 
     Raises:
         DataError: something is bad and ``on_bad`` is None, or a file is neither a tar nor Parquet by name.
@@ -188,7 +187,7 @@ def _parquet(url: str, on_bad: OnBad) -> Iterator[Sample]:
             table = pa.Table.from_batches([batch])
             captions = table.column("captions").cast(pa.list_(CAPTION)).to_pylist()
             images = _image_bytes(table.column("image"), url).to_pylist()
-            known = [name for name in _META if name in table.column_names]
+            known = [name for name in META if name in table.column_names]
             for at, row in enumerate(table.select(["key", *known]).to_pylist()):
                 if not images[at]:
                     on_bad(f"{url}#{row['key']}", "no image bytes")

@@ -20,7 +20,7 @@ class Sample:
     captions: list[Caption]
     """Kept and rejected, in the record's order."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """``id``, ``url``, ``width``, ``height``, ``sha256`` in our shards; whatever the JSON says in a stranger's."""
+    """``records.META`` in our shards; whatever the JSON says in a stranger's."""
 
 
 def key_of(part: int, row: int) -> str:
