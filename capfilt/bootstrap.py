@@ -26,8 +26,9 @@ from capfilt.records import Tally
 from capfilt.report.page import write_report
 from capfilt.shards.card import dataset_card
 from capfilt.shards.commit import PartMarker, claim, committed, write_manifest
-from capfilt.sources.base import Part, Source, SourceConfig
+from capfilt.sources.base import Source, SourceConfig
 from capfilt.sources.opening import open_source
+from capfilt.sources.parts import Part
 from capfilt.stages.base import Stage
 from capfilt.stages.fetch import FetchImages
 from capfilt.stages.sink import WriteShards
@@ -95,7 +96,7 @@ def bootstrap(
     _claim(store, recipe, planned, models, dry_run=dry_run)
     done = committed(store)
     left = todo(planned, done)
-    stages = _Stages(recipe, store, left)
+    stages = _Stages(recipe, store, planned)
     if not dry_run:
         _run(opened, left, stages, run or RunConfig(), _Meter(on_progress, planned, done))
     return Result(
@@ -119,7 +120,7 @@ class _Stages:
 
     recipe: Recipe
     store: Store
-    left: Sequence[Part]
+    planned: Plan
 
     def __call__(self) -> list[Stage]:
         from capfilt.med.device import device_of  # noqa: PLC0415
@@ -130,11 +131,10 @@ class _Stages:
         if c.device == "auto" and not c.gpus and device_of("auto") != "cpu":
             # An engine gives GPUs to those who ask: else as many workers as there are cores would share the first.
             placed = replace(placed, gpus=1.0)
-        digests = {part.index: part.digest for part in self.left}
         return [
             FetchImages(fetch=self.recipe.fetch),
             CapFilt(capfilt=placed),
-            WriteShards(dest=self.store.url, sink=self.recipe.sink, parts=digests),
+            WriteShards(dest=self.store.url, sink=self.recipe.sink, parts=self.planned.parts),
         ]
 
 

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from capfilt.flow.part import apply, read
 from capfilt.records import Tally
-from capfilt.sources.base import Part, Source
+from capfilt.sources.base import Source
+from capfilt.sources.parts import Part
 from capfilt.stages.base import Stage
 
 

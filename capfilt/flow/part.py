@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from capfilt.errors import DataError
 from capfilt.records import conform
-from capfilt.sources.base import Part, Source
+from capfilt.sources.base import Source
+from capfilt.sources.parts import Part
 from capfilt.stages.base import Work
 
 

@@ -5,15 +5,16 @@ Pure: reads what it is given, runs nothing. Knows parts, markers and needs; know
 
 from __future__ import annotations
 
-import hashlib
 import math
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from capfilt.errors import DestinationError, EngineError, SourceError
 from capfilt.flow.config import PlanConfig
-from capfilt.sources.base import Part, Source
+from capfilt.sources.base import Source
+from capfilt.sources.parts import Part, Parts, Some
 from capfilt.stages.base import Needs, Stage
 
 TASK_CPUS = 0.25
@@ -24,14 +25,17 @@ TASK_CPUS = 0.25
 class Plan:
     """All parts of a source, in order, numbered from 0."""
 
-    parts: tuple[Part, ...]
-    digest: str
-    """Identity of all content in hex: the same rows cut in the same way, wherever their files lie."""
+    parts: Parts
+
+    @property
+    def digest(self) -> str:
+        """Identity of all content in hex: the same rows cut in the same way, wherever their files lie."""
+        return self.parts.digest
 
     @property
     def rows(self) -> int:
         """Rows of the whole source."""
-        return sum(part.stop - part.start for part in self.parts)
+        return self.parts.rows
 
 
 class Done(Protocol):
@@ -59,30 +63,26 @@ def plan(source: Source, config: PlanConfig) -> Plan:
     Raises:
         SourceError: the source is missing, damaged, lacks a column or has no rows.
     """
-    parts = tuple(source.parts(config.part_rows))
+    parts = source.parts(config.part_rows)
     if not parts:
         raise SourceError("the source has no rows", mend="Give one with rows in it.")
-    digest = hashlib.sha256()
-    for part in parts:
-        # Not the file's name: the same bytes may lie elsewhere when the run goes on.
-        digest.update(f"{part.index}:{part.start}:{part.stop}:{part.digest}\n".encode())
-    return Plan(parts, digest.hexdigest())
+    return Plan(parts)
 
 
-def todo(plan: Plan, committed: Mapping[int, Done]) -> list[Part]:
+def todo(plan: Plan, committed: Mapping[int, Done]) -> Sequence[Part]:
     """The parts without a marker, in order.
 
     Raises:
         DestinationError: a marker is of a part that the plan does not have.
     """
-    digests = {part.index: part.digest for part in plan.parts}
-    strange = [index for index, done in committed.items() if digests.get(index) != done.digest]
+    parts = plan.parts
+    strange = [at for at, done in committed.items() if not 0 <= at < len(parts) or parts[at].digest != done.digest]
     if strange:
         raise DestinationError(
             f"part {strange[0]} there was made from other rows than the source has now",
             mend="Choose another folder, or bring back the source as it was.",
         )
-    return [part for part in plan.parts if part.index not in committed]
+    return Some(parts, array("q", (at for at in range(len(parts)) if at not in committed)))
 
 
 def pool_size(machines: Sequence[Machine], needs: Needs, asked: int | None, *, tasks: float = TASK_CPUS) -> int:
@@ -116,12 +116,11 @@ def pool_size(machines: Sequence[Machine], needs: Needs, asked: int | None, *, t
 
 def describe(plan: Plan, stages: Sequence[Stage], *, left: int | None = None) -> str:
     """The plan in words, as ``--dry-run`` shows it."""
-    sizes = [part.stop - part.start for part in plan.parts]
-    left = len(sizes) if left is None else left
-    files = len({part.file for part in plan.parts})
+    files, count = plan.parts.files, len(plan.parts)
+    left = count if left is None else left
     lines = [
         f"rows    {plan.rows:,} in {files:,} file{'s' if files > 1 else ''}",
-        f"parts   {len(sizes):,} of {_range(sizes)} rows; {left:,} to do",
+        f"parts   {count:,} of {_range(plan.parts.sizes)} rows; {left:,} to do",
         "stages",
         *(
             f"  {stage.name:<10} {'pool' if stage.needs.stateful else 'tasks':<6} {_told(stage.needs)}"
@@ -153,6 +152,6 @@ def _told(needs: Needs) -> str:
     return " and ".join(told)
 
 
-def _range(sizes: Sequence[int]) -> str:
-    low, high = min(sizes), max(sizes)
+def _range(sizes: tuple[int, int]) -> str:
+    low, high = sizes
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -30,11 +30,14 @@ from capfilt.flow.config import RunConfig
 from capfilt.flow.part import apply, read
 from capfilt.flow.plan import TASK_CPUS, pool_size
 from capfilt.records import Tally
-from capfilt.sources.base import Part, Source
+from capfilt.sources.base import Source
+from capfilt.sources.parts import Part
 from capfilt.stages.base import Needs, Stage, Work
 
 RESTARTS = 4
 """How often a cluster gives a worker that died another start."""
+WAVE = 10_000
+"""Parts that are given to Ray at a time: it keeps something of each, and a corpus may have millions."""
 _ERROR = "capfilt_error"
 _WHOLE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 """A stage sees a block, that is a part, as one Arrow table."""
@@ -67,9 +70,10 @@ def run_ray(
         with _settings(config):
             # On one machine a worker dies for want of memory, and would again; in a cluster its machine may have gone.
             restarts = 0 if len(machines()) == 1 else RESTARTS
-            dataset = pipeline(source, parts, stages, workers, restarts=restarts)
-            for row in _rows(dataset):
-                on_part(Tally.from_json(json.loads(row)))
+            for first in range(0, len(parts), WAVE):
+                dataset = pipeline(source, parts[first : first + WAVE], stages, workers, restarts=restarts)
+                for row in _rows(dataset):
+                    on_part(Tally.from_json(json.loads(row)))
 
 
 def pipeline(

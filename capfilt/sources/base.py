@@ -5,8 +5,7 @@ Knows the record and how a bad row becomes a drop; knows no file format.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple, Protocol, get_args
@@ -16,6 +15,7 @@ import pyarrow as pa
 from capfilt.errors import RecipeError, SourceError
 from capfilt.inputs import identity, size_of
 from capfilt.records import Caption, Drop, row_id, web_caption
+from capfilt.sources.parts import Part, Parts
 
 SourceKind = Literal["auto", "table", "webdataset", "folder"]
 SourceOrigin = Literal["web", "human"]
@@ -52,22 +52,6 @@ class SourceConfig:
                 raise RecipeError("it is empty", where=f"source.{name}", mend="Name it.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Rows [start, stop) of one file: what is read, worked on and committed as one."""
-
-    index: int
-    """Its number in the plan, from 0."""
-    file: str
-    """Absolute path or URL; for a folder of pictures, the folder."""
-    start: int
-    """First row, from 0 within the file."""
-    stop: int
-    """One after the last row."""
-    digest: str
-    """Identity of (the file's content, start, stop), in hex: the same wherever the file lies."""
-
-
 class Source(Protocol):
     """Where rows come from. It must pickle: plain fields, no open files."""
 
@@ -81,7 +65,7 @@ class Source(Protocol):
         """Whose captions they are."""
         ...
 
-    def parts(self, part_rows: int) -> list[Part]:
+    def parts(self, part_rows: int) -> Parts:
         """The plan: parts of at most ``part_rows`` rows, in order, from metadata or counting.
 
         Raises:
@@ -119,29 +103,6 @@ class Counted:
     rows: int
     marks: tuple[Mark, ...] = ()
     """Where reading may begin, in order; empty where rows are found in another way."""
-
-
-def cut(counted: Sequence[Counted], part_rows: int, digests: dict[str, str]) -> list[Part]:
-    """Parts of at most ``part_rows`` rows, as equal as can be within a file; none crosses files.
-
-    Raises:
-        RecipeError: ``part_rows`` is less than 1.
-    """
-    if part_rows < 1:
-        raise RecipeError(f"{part_rows} is out of range", where="plan.part_rows", mend="Give 1 or more.")
-    parts: list[Part] = []
-    for item in counted:
-        for start, stop in _ranges(item.rows, part_rows):
-            digest = hashlib.sha256(f"{digests[item.file]}\n{start}\n{stop}".encode()).hexdigest()
-            parts.append(Part(index=len(parts), file=item.file, start=start, stop=stop, digest=digest))
-    return parts
-
-
-def _ranges(rows: int, part_rows: int) -> Iterator[tuple[int, int]]:
-    count = -(-rows // part_rows)
-    # 1001 rows in parts of 1000 are 501 and 500: a last part of one row would cost a whole file for it.
-    for at in range(count):
-        yield rows * at // count, rows * (at + 1) // count
 
 
 def described(kind: str, counted: Sequence[Counted], digests: dict[str, str], **more: Any) -> dict[str, Any]:

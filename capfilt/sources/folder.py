@@ -19,8 +19,9 @@ import pyarrow as pa
 from capfilt.errors import SourceError
 from capfilt.inputs import expand, is_folder, is_local, open_read, size_of
 from capfilt.records import Drop, table_of
-from capfilt.sources.base import Counted, Part, SourceConfig, cut, row_of, unreadable
+from capfilt.sources.base import SourceConfig, row_of, unreadable
 from capfilt.sources.columns import text_of
+from capfilt.sources.parts import Part, Parts, Stretch, cut
 from capfilt.sources.webdataset import IMAGE_EXTENSIONS
 from capfilt.storage import Store
 
@@ -50,23 +51,24 @@ class FolderSource:
         """Whose captions they are."""
         return self.config.origin
 
-    def parts(self, part_rows: int) -> list[Part]:
+    def parts(self, part_rows: int) -> Parts:
         """The plan, as :class:`capfilt.sources.base.Source` has it; digests are of names, sizes and files' ends.
 
         Raises:
             SourceError: it is no folder, or no pictures are in it.
         """
-        counted = [Counted(self._root, len(self._names))]
-        return [
-            Part(
-                index=part.index,
+        parts = cut([(self._root, len(self._names), "")], part_rows)
+        # Of each part its own: a picture that was changed spoils the part that it is in, and no other.
+        return Parts(
+            Stretch(
                 file=part.file,
-                start=part.start,
-                stop=part.stop,
+                first=part.start,
+                rows=part.stop - part.start,
+                parts=1,
                 digest=self._digest(self._names[part.start : part.stop]),
             )
-            for part in cut(counted, part_rows, {self._root: ""})
-        ]
+            for part in parts
+        )
 
     def read(self, part: Part) -> pa.Table:
         """The part's rows with their raw pictures; one that is gone or cannot be read is a drop."""

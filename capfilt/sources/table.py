@@ -23,10 +23,8 @@ from capfilt.sources import lines
 from capfilt.sources.base import (
     Counted,
     Mark,
-    Part,
     SourceConfig,
     changed,
-    cut,
     described,
     identities,
     row_of,
@@ -34,6 +32,7 @@ from capfilt.sources.base import (
 )
 from capfilt.sources.columns import find_columns, text_of
 from capfilt.sources.lines import TextKind, TextRecord
+from capfilt.sources.parts import Part, Parts, cut
 
 _KINDS = {"parquet": "parquet", "csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl"}
 _BATCH_ROWS = 8192
@@ -65,7 +64,7 @@ class TableSource:
         """Whose captions they are."""
         return self.config.origin
 
-    def parts(self, part_rows: int) -> list[Part]:
+    def parts(self, part_rows: int) -> Parts:
         """The plan, as :class:`capfilt.sources.base.Source` has it.
 
         Raises:
@@ -73,7 +72,7 @@ class TableSource:
         """
         if not sum(item.rows for item in self._counted):
             raise SourceError("the table has no rows", where=self.config.path, mend="Give a table with rows in it.")
-        return cut(self._counted, part_rows, self._digests)
+        return cut(((item.file, item.rows, self._digests[item.file]) for item in self._counted), part_rows)
 
     def read(self, part: Part) -> pa.Table:
         """The part's rows, numbered as they stand in the file.

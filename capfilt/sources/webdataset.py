@@ -21,8 +21,9 @@ from capfilt.archive import Group, Member, OnBad, groups, members
 from capfilt.errors import DataError, SourceError
 from capfilt.inputs import expand, open_read
 from capfilt.records import Caption, Drop, Origin, table_of, web_caption
-from capfilt.sources.base import Counted, Part, SourceConfig, changed, cut, described, identities, row_of
+from capfilt.sources.base import Counted, SourceConfig, changed, described, identities, row_of
 from capfilt.sources.columns import text_of
+from capfilt.sources.parts import Part, Parts, cut
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 """Of pictures, in a tar or a folder; what they are is told by their content later."""
@@ -49,7 +50,7 @@ class WebDatasetSource:
         """Whose captions they are."""
         return self.config.origin
 
-    def parts(self, part_rows: int) -> list[Part]:
+    def parts(self, part_rows: int) -> Parts:
         """The plan, as :class:`capfilt.sources.base.Source` has it.
 
         Raises:
@@ -61,7 +62,7 @@ class WebDatasetSource:
                 where=self.config.path,
                 mend=f"A sample is KEY.jpg (or another picture) and KEY.txt or KEY.json. {self._told_bad}".strip(),
             )
-        return cut(self._counted, part_rows, self._digests)
+        return cut(((item.file, item.rows, self._digests[item.file]) for item in self._counted), part_rows)
 
     def read(self, part: Part) -> pa.Table:
         """The part's rows with their raw pictures, numbered as the samples stand in the tar.

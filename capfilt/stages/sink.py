@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from capfilt.errors import DataError
 from capfilt.images import decode, extension
 from capfilt.records import SCHEMA, Caption, Drop, replace
 from capfilt.shards.commit import SinkConfig, commit_part
+from capfilt.sources.parts import Part
 from capfilt.stages.base import Needs, Work
 from capfilt.storage import Store
 
@@ -36,8 +37,8 @@ class WriteShards:
     """The destination: a local folder or any URL fsspec knows."""
     sink: SinkConfig = field(default_factory=SinkConfig)
     """Formats."""
-    parts: Mapping[int, str]
-    """From each planned part's number to the digest of its content, which its marker repeats."""
+    parts: Sequence[Part]
+    """The plan: a part's marker repeats the digest of its content."""
 
     @property
     def name(self) -> str:
@@ -64,23 +65,17 @@ class WriteShards:
         return partial(_sink, store=Store(self.dest), sink=self.sink, parts=self.parts)
 
 
-@dataclass(frozen=True)
-class _Planned:
-    index: int
-    digest: str
-
-
-def _sink(table: pa.Table, *, store: Store, sink: SinkConfig, parts: Mapping[int, str]) -> pa.Table:
+def _sink(table: pa.Table, *, store: Store, sink: SinkConfig, parts: Sequence[Part]) -> pa.Table:
     judged = _judged(table, jpeg=sink.images == "jpeg")
     commit_part(store, judged, _planned(table, parts), sink)
     return replace(judged, {"image": pa.nulls(judged.num_rows, pa.binary())})
 
 
-def _planned(table: pa.Table, parts: Mapping[int, str]) -> _Planned:
-    indices = pc.unique(table.column("part")).to_pylist()
-    if len(indices) != 1 or indices[0] not in parts:
+def _planned(table: pa.Table, parts: Sequence[Part]) -> Part:
+    indices: list[int] = pc.unique(table.column("part")).to_pylist()
+    if len(indices) != 1 or not 0 <= indices[0] < len(parts):
         raise DataError(f"the sink was given rows of parts {indices}, not of one planned part", where="stage sink")
-    return _Planned(indices[0], parts[indices[0]])
+    return parts[indices[0]]
 
 
 def _judged(table: pa.Table, *, jpeg: bool) -> pa.Table:

@@ -16,7 +16,7 @@ import pytest
 
 from capfilt.errors import ModelError
 from capfilt.records import Caption, Drop, replace, row_id, table_of, web_caption
-from capfilt.sources.base import Part
+from capfilt.sources.parts import cut
 from capfilt.stages.base import Needs
 
 
@@ -29,11 +29,7 @@ class Numbers:
     origin: str = "web"
 
     def parts(self, part_rows):
-        starts = range(0, self.rows, part_rows)
-        return [
-            Part(index=i, file="numbers", start=a, stop=min(a + part_rows, self.rows), digest=f"{self.rows}:{a}")
-            for i, a in enumerate(starts)
-        ]
+        return cut([("numbers", self.rows, str(self.rows))], part_rows)
 
     def read(self, part):
         return table_of(

@@ -59,7 +59,7 @@ def test_a_caller_who_has_enough_stops_the_workers(toys, out):
 
 
 def test_lost_rows_are_an_error(toys, out):
-    with pytest.raises(DataError, match="7 rows went in and 6 came out"):
+    with pytest.raises(DataError, match="6 rows went in and 5 came out"):
         run(toys.Numbers(), [toys.Scribe(lose=True)], out())
 
 

@@ -16,12 +16,12 @@ SEVEN = PlanConfig(part_rows=7)
 
 def test_all_rows_are_in_one_part_each(toys):
     made = plan(toys.Numbers(rows=25), SEVEN)
-    assert [(part.start, part.stop) for part in made.parts] == [(0, 7), (7, 14), (14, 21), (21, 25)]
+    assert [(part.start, part.stop) for part in made.parts] == [(0, 6), (6, 12), (12, 18), (18, 25)]
     assert made.rows == 25
 
 
 def test_the_digest_follows_rows_and_cuts(toys):
-    digests = {plan(toys.Numbers(rows=r), PlanConfig(part_rows=p)).digest for r in (25, 26) for p in (7, 8)}
+    digests = {plan(toys.Numbers(rows=r), PlanConfig(part_rows=p)).digest for r in (25, 26) for p in (7, 9)}
     assert len(digests) == 4
     assert plan(toys.Numbers(rows=25), SEVEN).digest in digests
 
@@ -87,6 +87,6 @@ def test_tenths_add_up():
 def test_the_plan_in_words(toys):
     text = describe(plan(toys.Numbers(rows=25), SEVEN), [toys.Sieve(), toys.Scribe()], left=2)
     assert "25 in 1 file" in text
-    assert "4 of 4 to 7 rows; 2 to do" in text
+    assert "4 of 6 to 7 rows; 2 to do" in text
     assert "tasks  0.25 CPUs" in text
     assert "pool   0.5 CPUs" in text

@@ -13,6 +13,7 @@ from capfilt.images import ImageLimits, normalise
 from capfilt.records import SCHEMA, Drop, Tally
 from capfilt.shards.commit import SinkConfig, committed
 from capfilt.shards.read import samples
+from capfilt.sources.parts import cut
 from capfilt.stages.base import Stage
 from capfilt.stages.sink import WriteShards
 from capfilt.storage import Store
@@ -60,7 +61,7 @@ def table():
 
 
 def stage_of(tmp_path, **sink):
-    return WriteShards(dest=str(tmp_path / "dest"), sink=SinkConfig(**sink), parts={4: "digest"})
+    return WriteShards(dest=str(tmp_path / "dest"), sink=SinkConfig(**sink), parts=cut([("table", 5, "digest")], 1))
 
 
 def test_it_is_a_stage(tmp_path):
@@ -85,7 +86,7 @@ def test_rows_go_on_without_pictures_and_the_part_is_committed(tmp_path, table):
         None,
     ]
     (marker,) = committed(Store(str(tmp_path / "dest"))).values()
-    assert (marker.part, marker.digest) == (4, "digest")
+    assert (marker.part, marker.digest) == (4, cut([("table", 5, "digest")], 1)[4].digest)
     assert marker.tally == Tally.of(out)
     assert marker.tally.balanced
 
@@ -109,6 +110,6 @@ def test_pictures_are_of_one_kind_unless_asked_otherwise(tmp_path, table, images
 
 
 def test_rows_of_no_planned_part_are_refused(tmp_path, table):
-    stage = WriteShards(dest=str(tmp_path), parts={5: "digest"})
+    stage = WriteShards(dest=str(tmp_path), parts=cut([("table", 4, "digest")], 1))
     with pytest.raises(DataError, match="one planned part"):
         stage.open()(table)
