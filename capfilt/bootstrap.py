@@ -8,7 +8,7 @@ is another room's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from capfilt.catalog import MODEL_FILE, model_folder
-from capfilt.errors import DestinationError, ModelError
+from capfilt.errors import DestinationError, ModelError, RecipeError
 from capfilt.flow.config import RunConfig
 from capfilt.flow.local import run_local
 from capfilt.flow.plan import Plan, describe, plan, todo
@@ -25,12 +25,13 @@ from capfilt.recipe import Recipe, load, resolved
 from capfilt.records import Tally
 from capfilt.report.page import write_report
 from capfilt.shards.card import dataset_card
-from capfilt.shards.commit import PartMarker, claim, committed, write_manifest
+from capfilt.shards.commit import PartMarker, claim, committed, remove_strangers, write_manifest
 from capfilt.sources.base import Source, SourceConfig
 from capfilt.sources.opening import open_source
-from capfilt.sources.parts import Part
+from capfilt.sources.parts import Part, Some
 from capfilt.stages.base import Stage
 from capfilt.stages.fetch import FetchImages
+from capfilt.stages.retry import RETRIED, HoldRows
 from capfilt.stages.sink import WriteShards
 from capfilt.storage import Store
 
@@ -66,28 +67,33 @@ class Result:
 
 
 def bootstrap(
-    source: str | SourceConfig,
+    source: str | Sequence[str] | SourceConfig,
     dest: str,
     *,
     recipe: Recipe | None = None,
     run: RunConfig | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     dry_run: bool = False,
+    retry: Sequence[str] = (),
 ) -> Result:
     """Fetches, captions, filters and writes what is not done yet, then manifest, card and report.
 
     Args:
-        source: where rows come from; a string takes the recipe's other settings of sources.
+        source: where rows come from; a path takes the recipe's other settings of sources, and further paths join it
+            with the same settings.
         dest: a local folder or any URL fsspec knows.
         recipe: None takes the defaults.
         run: where it runs; None starts Ray here.
         on_progress: told at the start and after each part.
         dry_run: only look at everything and plan; write nothing.
+        retry: rows of parts that were done before and dropped for these reasons are tried again, alone; values of
+            :data:`capfilt.stages.retry.RETRIED`.
 
     Raises:
         CapfiltError: a mistake in source, destination, recipe or models, before anything is written; or the
             engine's or the machine's failure, and then a later run goes on.
     """
+    _check_reasons(retry)
     recipe = _with_source(recipe, source)
     store, opened = Store(dest), open_source(recipe.source)
     planned = plan(opened, recipe.plan)
@@ -95,23 +101,34 @@ def bootstrap(
     store.check_writable()
     _claim(store, recipe, planned, models, dry_run=dry_run)
     done = committed(store)
-    left = todo(planned, done)
-    stages = _Stages(recipe, store, planned)
+    left, failed = todo(planned, done), _failed(planned, done, retry)
+    stages = _Stages(recipe, store, planned, tuple(retry))
     if not dry_run:
-        _run(opened, left, stages, run or RunConfig(), _Meter(on_progress, planned, done))
+        meter = _Meter(on_progress, planned, done)
+        _run(opened, left, stages, run or RunConfig(), meter)
+        if failed:
+            # Without it, a run that is cut off is seen to be unfinished.
+            store.remove("manifest.json")
+            meter.again(done[part.index] for part in failed)
+            _run(opened, failed, stages.again, run or RunConfig(), meter)
+    anew = bool(left or failed)
     return Result(
         dest=store.url,
-        plan=describe(planned, stages(), left=len(left)) if dry_run else "",
-        manifest=None if dry_run else _finish(store, recipe, opened, models, planned, anew=bool(left)),
+        plan=_told(planned, stages(), left, failed) if dry_run else "",
+        manifest=None if dry_run else _finish(store, recipe, opened, models, planned, anew=anew),
         parts=len(planned.parts),
         done_before=len(done),
     )
 
 
-def _with_source(recipe: Recipe | None, source: str | SourceConfig) -> Recipe:
+def _with_source(recipe: Recipe | None, source: str | Sequence[str] | SourceConfig) -> Recipe:
     if isinstance(source, SourceConfig):
         return replace(recipe, source=source) if recipe else Recipe(source=source)
-    return replace(recipe, source=replace(recipe.source, path=source)) if recipe else load(source=source)
+    first, *more = [source] if isinstance(source, str) else source
+    recipe = recipe or load(source=first)
+    config = replace(recipe.source, path=first)
+    joined = [replace(config, path=path, also=()) for path in more]
+    return replace(recipe, source=replace(config, also=(*joined, *config.also)))
 
 
 @dataclass(frozen=True)
@@ -121,8 +138,14 @@ class _Stages:
     recipe: Recipe
     store: Store
     planned: Plan
+    retry: tuple[str, ...] = ()
 
-    def __call__(self) -> list[Stage]:
+    def again(self) -> list[Stage]:
+        """Those that try again what failed."""
+        fetch, capfilt, write = self()
+        return [HoldRows(dest=self.store.url, reasons=self.retry), fetch, capfilt, replace(write, again=True)]
+
+    def __call__(self) -> tuple[FetchImages, Stage, WriteShards]:
         from capfilt.med.device import device_of  # noqa: PLC0415
         from capfilt.stages.capfilt import CapFilt  # noqa: PLC0415 torch takes seconds; a finished DEST needs none
 
@@ -131,11 +154,11 @@ class _Stages:
         if c.device == "auto" and not c.gpus and device_of("auto") != "cpu":
             # An engine gives GPUs to those who ask: else as many workers as there are cores would share the first.
             placed = replace(placed, gpus=1.0)
-        return [
+        return (
             FetchImages(fetch=self.recipe.fetch),
             CapFilt(capfilt=placed),
             WriteShards(dest=self.store.url, sink=self.recipe.sink, parts=self.planned.parts),
-        ]
+        )
 
 
 class _Meter:
@@ -144,6 +167,12 @@ class _Meter:
     def __init__(self, tell: Callable[[Progress], None] | None, planned: Plan, done: dict[int, PartMarker]) -> None:
         self.tell, self.total = tell, len(planned.parts)
         self.done, self.tally = len(done), sum((marker.tally for marker in done.values()), Tally())
+
+    def again(self, markers: Iterable[PartMarker]) -> None:
+        """Takes parts back that are done once more."""
+        for marker in markers:
+            self.done, self.tally = self.done - 1, self.tally - marker.tally
+        self.start()
 
     def start(self) -> None:
         """Tells what earlier runs did."""
@@ -155,7 +184,30 @@ class _Meter:
         self.start()
 
 
-def _run(source: Source, left: Sequence[Part], stages: _Stages, run: RunConfig, meter: _Meter) -> None:
+def _check_reasons(retry: Sequence[str]) -> None:
+    for reason in retry:
+        if reason not in RETRIED:
+            raise RecipeError(
+                f"{reason!r} is no reason that another try could take away",
+                where="--retry",
+                mend=f"Use some of: {', '.join(RETRIED)}.",
+            )
+
+
+def _failed(planned: Plan, done: Mapping[int, PartMarker], retry: Sequence[str]) -> Sequence[Part]:
+    """The parts that were done before and have rows to try again."""
+    failed = (at for at, marker in done.items() if any(marker.tally.dropped.get(reason) for reason in retry))
+    return Some(planned.parts, sorted(failed))
+
+
+def _told(planned: Plan, stages: Sequence[Stage], left: Sequence[Part], failed: Sequence[Part]) -> str:
+    told = describe(planned, stages, left=len(left))
+    return f"{told}\nretry   {len(failed):,} parts have rows to try again" if failed else told
+
+
+def _run(
+    source: Source, left: Sequence[Part], stages: Callable[[], Sequence[Stage]], run: RunConfig, meter: _Meter
+) -> None:
     meter.start()
     if not left:
         return
@@ -172,6 +224,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Manifest, card and report: ``anew`` after parts were done, else those that a run that died did not reach."""
     if anew or not store.exists("manifest.json"):
+        remove_strangers(store)
         books, parts = resolved(recipe), len(planned.parts)
         write_manifest(store, recipe=books, source=source.describe(), models=models, parts_planned=parts)
     manifest: dict[str, Any] = store.read_json("manifest.json")

@@ -33,6 +33,7 @@ T = TypeVar("T")
 FREE_FIELDS = frozenset(
     {
         "source.path",  # what was read is in the plan's digest; the same bytes may lie elsewhere
+        "source.also.path",
         "fetch.timeout_connect_s",
         "fetch.timeout_read_s",
         "fetch.timeout_total_s",
@@ -129,11 +130,16 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def _without(data: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {
-        key: _without(value, f"{prefix}{key}.") if isinstance(value, dict) else value
-        for key, value in data.items()
-        if f"{prefix}{key}" not in FREE_FIELDS
-    }
+    told: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        if name in FREE_FIELDS:
+            continue
+        if isinstance(value, list):
+            told[key] = [_without(item, f"{name}.") if isinstance(item, dict) else item for item in value]
+        else:
+            told[key] = _without(value, f"{name}.") if isinstance(value, dict) else value
+    return told
 
 
 class _Yaml(yaml.SafeLoader):
@@ -281,6 +287,9 @@ def _joined(problems: list[_Problem], where: str, set_by: Mapping[str, Any]) -> 
 def _take_out(data: dict[str, Any], name: str) -> bool:
     inner: Any = data
     for piece in name.split("."):
+        if isinstance(inner.get(piece), list):
+            # One wrong item spoils its list: without it, the next would stand in its place.
+            return inner.pop(piece) is not data
         if not isinstance(inner.get(piece), dict):
             return inner.pop(piece, data) is not data
         outer, inner = inner, inner[piece]
@@ -304,7 +313,8 @@ def _problem(cls: type, detail: ErrorDetails) -> _Problem:
 
 def _section(cls: type, path: Sequence[str]) -> type:
     for piece in path:
-        cls = typing.get_type_hints(cls)[piece]
+        # A number is an item's place in a list of sections.
+        cls = typing.get_args(cls)[0] if piece.isdigit() else typing.get_type_hints(cls)[piece]
     return cls
 
 

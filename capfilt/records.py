@@ -217,6 +217,16 @@ class Tally:
             texts_kept=_sum(self.texts_kept, other.texts_kept),
         )
 
+    def __sub__(self, other: Tally) -> Tally:
+        less = Tally(
+            rows=-other.rows,
+            kept=-other.kept,
+            dropped=_negative(other.dropped),
+            texts=_negative(other.texts),
+            texts_kept=_negative(other.texts_kept),
+        )
+        return self + less
+
     @property
     def balanced(self) -> bool:
         """Whether rows in = kept + dropped."""
@@ -233,5 +243,10 @@ def _counts(values: pa.Array) -> dict[str, int]:
     return {p["values"]: p["counts"] for p in sorted(pairs, key=str) if p["values"] is not None}
 
 
+def _negative(counts: Mapping[str, int]) -> dict[str, int]:
+    return {key: -count for key, count in counts.items()}
+
+
 def _sum(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
-    return {key: left.get(key, 0) + right.get(key, 0) for key in sorted({*left, *right})}
+    sums = {key: left.get(key, 0) + right.get(key, 0) for key in sorted({*left, *right})}
+    return {key: count for key, count in sums.items() if count}

@@ -19,10 +19,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from capfilt.bootstrap import bootstrap
-from capfilt.errors import CapfiltError, DestinationError, ModelError, SourceError
+from capfilt.errors import CapfiltError, DestinationError, ModelError, RecipeError, SourceError
 from capfilt.flow.config import RunConfig
 from capfilt.med.model import MED
 from capfilt.recipe import load
+from capfilt.shards.read import samples
 from capfilt.shards.verify import verify
 from capfilt.storage import Store
 
@@ -62,6 +63,30 @@ def table(tmp_path_factory):
     with file.open("w", newline="") as out:
         csv.writer(out).writerows([("url", "caption"), *rows])
     yield file
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def moody(tmp_path):
+    """A table of seven pictures that this machine serves, and the two of them that it does not serve yet."""
+    folder = tmp_path / "moody"
+    folder.mkdir()
+    for n in range(7):
+        picture(folder / f"{n}.png", ("red", "green", "blue")[n % 3], n)
+    late = [folder / "1.png", folder / "5.png"]
+    for file in late:
+        file.rename(file.with_suffix(".late"))
+    handler = functools.partial(Silent, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    file = tmp_path / "moody.csv"
+    with file.open("w", newline="") as out:
+        rows = [(f"http://127.0.0.1:{server.server_port}/{n}.png", f"a drawing, number {n}") for n in range(7)]
+        csv.writer(out).writerows([("url", "caption"), ("", "nowhere"), *rows])
+    yield file, late
     server.shutdown()
     server.server_close()
     thread.join()
@@ -117,6 +142,26 @@ def job(models, table, tmp_path):
         return bootstrap(str(source), str(tmp_path / dest), recipe=recipe, run=run, **more)
 
     return run
+
+
+def test_human_pairs_join_the_scraped_ones_with_an_origin_and_kind_of_their_own(job, table, tmp_path):
+    people = tmp_path / "people"
+    people.mkdir()
+    for name, colour in (("cat", "red"), ("dog", "blue")):
+        Image.new("RGB", (64, 48), colour).save(people / f"{name}.jpg")
+        (people / f"{name}.txt").write_text(f"a {name} that somebody described")
+    joined = f"source.also=[{{path: {people}, kind: folder, origin: human}}]"
+    result = job("out", joined, source=table)
+    rows = ledger(tmp_path / "out")
+    assert len(rows) == ROWS + 2 == result.manifest["totals"]["rows"]
+    assert result.parts == 6
+    human = [row for row in rows if any(c["origin"] == "human" for c in row["captions"])]
+    assert [row["url"] for row in human] == ["cat.jpg", "dog.jpg"]
+    assert all(row["drop"] is None and row["captions"][0]["kept"] for row in human)
+    assert [one["kind"] for one in result.manifest["source"]["sources"]] == ["table", "folder"]
+    assert verify(Store(str(tmp_path / "out"))) == []
+    with pytest.raises(DestinationError):
+        job("out", joined.replace("origin: human", "origin: web"), source=table)
 
 
 def test_books_files_and_progress_of_a_whole_run(job, tmp_path):
@@ -289,3 +334,66 @@ def test_a_run_of_drops_only_is_a_data_set_without_shards(job, tmp_path):
     assert (result.manifest["totals"]["rows"], result.manifest["totals"]["kept"]) == (7, 0)
     assert result.manifest["shards"] == []
     assert verify(Store(result.dest)) == []
+
+
+SMALL = ("plan.part_rows=2", "capfilt.threshold=0.0", "capfilt.batch_size=1")
+
+
+def tried_again(late):
+    for file in late:
+        file.with_suffix(".late").rename(file)
+
+
+def samples_of(folder):
+    """From key to picture and what the shards say of it."""
+    found = samples([str(file) for file in sorted((folder / "shards").iterdir())])
+    return {sample.key: (sample.image, sample.captions, dict(sample.meta)) for sample in found}
+
+
+def test_what_failed_is_tried_again_alone_and_the_rest_is_as_if_nothing_had_failed(job, moody, tmp_path):
+    file, late = moody
+    first = job("out", *SMALL, source=file)
+    assert first.manifest["totals"]["dropped"] == {"http_status": 2, "no_url": 1}
+    before = snapshot(tmp_path / "out", times=True)
+    assert job("out", *SMALL, source=file, retry=["timed_out"]).manifest == first.manifest, "there is nothing to do"
+    tried_again(late)
+    told = []
+    again = job("out", *SMALL, source=file, retry=["http_status", "timed_out"], on_progress=told.append)
+    assert again.manifest["totals"]["dropped"] == {"no_url": 1}
+    assert told[-1].tally.to_json() == again.manifest["totals"]
+    assert (told[0].done, told[-1].done, told[-1].total) == (4, 4, 4)
+    after = snapshot(tmp_path / "out", times=True)
+    # Rows 2 and 6 were missing: part 1 and part 3.
+    gone = {f"{kind}/0000{part}.{end}" for part in (1, 3) for kind, end in (("shards", "tar"), ("pairs", "parquet"))}
+    changed = {name for name in before if after.get(name) != before[name]}
+    assert changed == gone | {"parts/00001.json", "parts/00003.json"}
+    assert after.keys() - before.keys() == {name.replace(".", "-1.") for name in gone}
+    assert verify(Store(str(tmp_path / "out"))) == []
+    job("whole", *SMALL, source=file)
+    assert ledger(tmp_path / "out") == ledger(tmp_path / "whole")
+    assert samples_of(tmp_path / "out") == samples_of(tmp_path / "whole")
+
+
+def test_a_retry_that_died_is_finished_by_the_next_run(job, moody, tmp_path):
+    file, late = moody
+    job("out", *SMALL, source=file)
+    tried_again(late)
+    out = tmp_path / "out"
+    # Two ways to die: before the new marker, when its files are there already; and after it, before the old ones went.
+    shutil.copy(out / "shards/00001.tar", out / "shards/00001-1.tar")
+    shutil.copy(out / "pairs/00001.parquet", out / "pairs/00001-1.parquet")
+    (out / "manifest.json").unlink()
+    done = job("out", *SMALL, source=file, retry=["http_status"])
+    assert done.manifest["totals"]["dropped"] == {"no_url": 1}
+    assert verify(Store(str(out))) == []
+    shutil.copy(out / "shards/00000.tar", out / "shards/00000-7.tar")
+    (out / "manifest.json").unlink()
+    assert job("out", *SMALL, source=file).manifest["totals"] == done.manifest["totals"]
+    assert verify(Store(str(out))) == []
+
+
+def test_only_reasons_that_another_try_can_take_away_are_taken(job, moody, tmp_path):
+    with pytest.raises(RecipeError, match="'no_caption_kept' is no reason") as caught:
+        job("out", source=moody[0], retry=["http_status", "no_caption_kept"])
+    assert "timed_out" in caught.value.mend
+    assert not (tmp_path / "out").exists()

@@ -160,14 +160,31 @@ def test_lists_of_a_training_recipe(write):
     assert load_config(TrainConfig, file, given={"data.shards": ["c"]}).data.shards == ("c",)
 
 
+JOINED = [("here", "human"), ("elsewhere", "human"), ("here", "web")]
+
+
 def test_the_identity_holds_all_that_changes_a_result_and_nothing_else():
     recipe = load(None, source="x")
     named = set(leaves(resolved(recipe)))
     assert named == set(dotted(Recipe)) - FREE_FIELDS
-    assert set(dotted(Recipe)) >= FREE_FIELDS
+    assert {*dotted(Recipe), "source.also.path"} >= FREE_FIELDS
     faster = load(None, ["capfilt.device=cpu", "capfilt.cpus=2", "fetch.concurrency=3"], source="elsewhere")
     assert resolved(faster) == resolved(recipe)
     assert resolved(load(None, ["capfilt.threshold=0.6"], source="x")) != resolved(recipe)
+    joined = [load(None, [f"source.also=[{{path: {p}, origin: {o}}}]"], source="x") for p, o in JOINED]
+    assert resolved(joined[0]) == resolved(joined[1]) != resolved(joined[2])
+    assert resolved(joined[0]) != resolved(recipe)
+
+
+def test_a_mistake_in_a_joined_source_is_told_by_its_place(write):
+    file = write("source:\n  also:\n  - {path: a}\n  - {path: b, origine: human}\n  - {path: c, kind: movie}\n")
+    with pytest.raises(RecipeError) as caught:
+        load(file, source="x")
+    assert "source.also.1.origine: no such field" in caught.value.what
+    assert "source.also.2.kind" in caught.value.what
+    assert "Did you mean source.also.1.origin?" in caught.value.mend
+    with pytest.raises(RecipeError, match="has others that join it"):
+        load(write("source: {also: [{path: a, also: [{path: b}]}]}"), source="x")
 
 
 def test_the_identity_is_a_recipe_again(write):

@@ -6,11 +6,13 @@ Knows how the job is asked for and shown; the job itself is ``capfilt.bootstrap`
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from capfilt.cli import summary
+from capfilt.cli.errors import UsageError
 from capfilt.cli.options import (
     QuietOption,
     RecipeOption,
@@ -27,12 +29,20 @@ if TYPE_CHECKING:
     from capfilt.cli.terminal import Meter
     from capfilt.recipe import Recipe
 
+_REASONS = {"timeout": "timed_out", "not_found": "http_status"}
+"""What people call them."""
 PLACES = {"shards": "shards/", "ledger": "pairs/", "books": "manifest.json", "report": "report.html"}
 
 
 def command(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A table of URLs, WebDataset tars, or a folder of pictures.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE",
+            show_default=False,
+            help="A table of URLs, WebDataset tars, a folder of pictures; several are joined; none takes the recipe's.",
+            default_factory=list,
+        ),
     ],
     dest: Annotated[str, typer.Argument(metavar="DEST", help="Folder or URL (s3://...) that the data set goes to.")],
     recipe: RecipeOption = None,
@@ -40,6 +50,13 @@ def command(
     runner: RunnerOption = Runner.RAY,
     workers: WorkersOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; fetch and write nothing.")] = False,
+    retry: Annotated[
+        str,
+        typer.Option(
+            metavar="REASONS",
+            help="Try rows again that were dropped for these reasons, as unreachable,timed_out; all others stay.",
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and no progress.")] = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -47,17 +64,21 @@ def command(
     """Turn SOURCE into a clean, captioned data set at DEST.
 
     Tables: parquet, csv, tsv or jsonl, also gzipped; one file, a folder or a glob. Run again with the same
-    SOURCE and DEST, it goes on where it stopped.
+    SOURCE and DEST, it goes on where it stopped. Several SOURCEs are joined; where they need settings of their own
+    (human captions beside scraped ones), name the others in a recipe, as source.also.
     """
     from capfilt.recipe import load
 
+    if not source and recipe is None:
+        raise UsageError("Missing argument 'SOURCE'.")
     result = run(
-        source,
+        source or None,
         dest,
-        load(recipe, sets or (), source=source),
+        load(recipe, sets or (), source=source[0] if source else None),
         runner=runner,
         workers=workers,
         dry_run=dry_run,
+        retry=[_REASONS.get(reason, reason) for reason in retry.replace(",", " ").split()],
         verbose=verbose,
         quiet=quiet or as_json,
     )
@@ -65,13 +86,14 @@ def command(
 
 
 def run(
-    source: str,
+    source: str | Sequence[str] | None,
     dest: str,
     recipe: Recipe,
     *,
     runner: Runner,
     workers: int | None,
     dry_run: bool = False,
+    retry: Sequence[str] = (),
     verbose: bool = False,
     quiet: bool = False,
 ) -> Result:
@@ -82,7 +104,13 @@ def run(
     config = RunConfig(runner="local" if runner is Runner.LOCAL else "ray", workers=workers, verbose=verbose)
     with meter("parts", quiet=quiet or dry_run) as progress:
         return bootstrap(
-            source, dest, recipe=recipe, run=config, on_progress=lambda now: _tell(progress, now), dry_run=dry_run
+            source or recipe.source,
+            dest,
+            recipe=recipe,
+            run=config,
+            on_progress=lambda now: _tell(progress, now),
+            dry_run=dry_run,
+            retry=retry,
         )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Literal, Protocol, cast, get_args
 
 import pyarrow as pa
@@ -72,7 +73,9 @@ class Planned(Protocol):
         ...
 
 
-def commit_part(store: Store, table: pa.Table, part: Planned, config: SinkConfig) -> PartMarker:
+def commit_part(
+    store: Store, table: pa.Table, part: Planned, config: SinkConfig, *, over: PartMarker | None = None
+) -> PartMarker:
     """Writes a finished part: shards, ledger, then the marker. Again with the same rows, the same bytes.
 
     Args:
@@ -80,6 +83,8 @@ def commit_part(store: Store, table: pa.Table, part: Planned, config: SinkConfig
         table: all rows of the part (``records.SCHEMA``); a row without ``drop`` has an image and a kept caption.
         part: its place in the plan and the digest of its content.
         config: formats.
+        over: the marker of the same part that this commit takes the place of. Files get other names then, so that the
+            new marker, a single write, decides between old and new; the old files go last.
 
     Raises:
         DataError: rows of another part, a row twice, or one neither dropped nor whole.
@@ -89,17 +94,30 @@ def commit_part(store: Store, table: pa.Table, part: Planned, config: SinkConfig
     tally = Tally.of(table)
     wanted = _formats(config) if tally.kept else ()
     shards = []
+    base = f"{part.index:05d}" if over is None else _next_name(part.index, over)
     for kind, (ending, write) in _WRITERS.items():
-        name = f"shards/{part.index:05d}.{ending}"
+        name = f"shards/{base}.{ending}"
         if kind in wanted:
             shards.append(_write(store, name, tally.kept, partial(write, samples=kept_samples(table))))
         else:
             # An attempt that died before its marker may have left one, and no marker will vouch for it.
             store.remove(name)
-    ledger = _write(store, f"pairs/{part.index:05d}.parquet", tally.rows, partial(write_ledger, table=table))
+    ledger = _write(store, f"pairs/{base}.parquet", tally.rows, partial(write_ledger, table=table))
     marker = PartMarker(part=part.index, digest=part.digest, tally=tally, ledger=ledger, shards=tuple(shards))
     store.write_json(f"parts/{part.index:05d}.json", marker.to_json())
+    for old in (over.ledger, *over.shards) if over else ():
+        store.remove(old.name)
     return marker
+
+
+def remove_strangers(store: Store) -> list[str]:
+    """Removes shards and ledgers that no marker knows, which an attempt left that died; returns their names."""
+    known = {stored.name for marker in committed(store).values() for stored in (marker.ledger, *marker.shards)}
+    there = [f"{folder}/{name}" for folder in ("shards", "pairs") for name in store.names(folder)]
+    strangers = [name for name in there if name not in known]
+    for name in strangers:
+        store.remove(name)
+    return strangers
 
 
 def kept_samples(table: pa.Table) -> Iterator[Sample]:
@@ -167,6 +185,12 @@ _WRITERS: dict[str, tuple[str, Callable[..., int]]] = {
 
 def _formats(config: SinkConfig) -> tuple[str, ...]:
     return tuple(_WRITERS) if config.format == "both" else (config.format,)
+
+
+def _next_name(index: int, over: PartMarker) -> str:
+    """00042, then 00042-1, 00042-2, ..."""
+    _, _, turn = PurePosixPath(over.ledger.name).stem.partition("-")
+    return f"{index:05d}-{int(turn or 0) + 1}"
 
 
 def _write(store: Store, name: str, rows: int, write: Callable[[BinaryIO], object]) -> StoredFile:

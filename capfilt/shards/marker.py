@@ -75,6 +75,21 @@ class PartMarker:
         }
 
 
+def marker_of(store: Store, part: int) -> PartMarker:
+    """The marker of a part that is done.
+
+    Raises:
+        DestinationError: it has none, or a damaged one.
+    """
+    name = f"{part:05d}.json"
+    try:
+        return _marker(store, name, store.read(f"parts/{name}"))
+    except FileNotFoundError as error:
+        raise DestinationError(
+            f"part {part} is not committed there", where=store.url, mend="Run the bootstrap again to go on."
+        ) from error
+
+
 def committed(store: Store) -> dict[int, PartMarker]:
     """The markers of the parts that are done, by part, in order.
 

@@ -38,6 +38,8 @@ class SourceConfig:
     """Who wrote the texts: ``web`` (scraped) or ``human`` (annotated)."""
     url_base: str = ""
     """Put before addresses of a table that have no scheme, as ``https://host/folder/``; empty leaves them."""
+    also: tuple[SourceConfig, ...] = ()
+    """Sources that join this one, in order, each with its own kind, columns and origin."""
 
     def __post_init__(self) -> None:
         for name, kind in (("kind", SourceKind), ("origin", SourceOrigin)):
@@ -50,6 +52,10 @@ class SourceConfig:
         for name in ("path", "url_column"):
             if not getattr(self, name):
                 raise RecipeError("it is empty", where=f"source.{name}", mend="Name it.")
+        if any(source.also for source in self.also):
+            raise RecipeError(
+                "a joined source has others that join it", where="source.also", mend="Put all of them into one list."
+            )
 
 
 class Source(Protocol):

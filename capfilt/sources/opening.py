@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from capfilt.errors import SourceError
 from capfilt.inputs import expand
 from capfilt.sources.base import Source, SourceConfig
 from capfilt.sources.folder import FolderSource, is_picture
+from capfilt.sources.joined import JoinedSource
 from capfilt.sources.table import TableSource, table_kind
 from capfilt.sources.webdataset import TAR_ENDINGS, WebDatasetSource
 
@@ -17,11 +20,13 @@ _KINDS: dict[str, type[TableSource | WebDatasetSource | FolderSource]] = {
 
 
 def open_source(config: SourceConfig) -> Source:
-    """The source that a config names; rows are not read yet.
+    """The source that a config names, or the sources as one if others join it; rows are not read yet.
 
     Raises:
         SourceError: nothing is there, or nothing by whose name a kind could be told.
     """
+    if config.also:
+        return JoinedSource(tuple(open_source(one) for one in (replace(config, also=()), *config.also)))
     return _KINDS[told_kind(config.path) if config.kind == "auto" else config.kind](config)
 
 

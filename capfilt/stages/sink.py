@@ -19,8 +19,10 @@ from capfilt.errors import DataError
 from capfilt.images import decode, extension
 from capfilt.records import SCHEMA, Caption, Drop, replace
 from capfilt.shards.commit import SinkConfig, commit_part
+from capfilt.shards.marker import marker_of
 from capfilt.sources.parts import Part
 from capfilt.stages.base import Needs, Work
+from capfilt.stages.retry import with_held
 from capfilt.storage import Store
 
 _QUALITY = 92
@@ -39,6 +41,9 @@ class WriteShards:
     """Formats."""
     parts: Sequence[Part]
     """The plan: a part's marker repeats the digest of its content."""
+    again: bool = False
+    """Whether the parts are committed already, and rows that :class:`capfilt.stages.retry.HoldRows` held stay as
+    they are there."""
 
     @property
     def name(self) -> str:
@@ -62,12 +67,15 @@ class WriteShards:
 
     def open(self) -> Work:
         """The work: a whole part in, its rows without pictures out, the part committed."""
-        return partial(_sink, store=Store(self.dest), sink=self.sink, parts=self.parts)
+        return partial(_sink, store=Store(self.dest), sink=self.sink, parts=self.parts, again=self.again)
 
 
-def _sink(table: pa.Table, *, store: Store, sink: SinkConfig, parts: Sequence[Part]) -> pa.Table:
-    judged = _judged(table, jpeg=sink.images == "jpeg")
-    commit_part(store, judged, _planned(table, parts), sink)
+def _sink(table: pa.Table, *, store: Store, sink: SinkConfig, parts: Sequence[Part], again: bool) -> pa.Table:
+    part = _planned(table, parts)
+    over = marker_of(store, part.index) if again else None
+    whole = table if over is None else with_held(store, table, over)
+    judged = _judged(whole, jpeg=sink.images == "jpeg")
+    commit_part(store, judged, part, sink, over=over)
     return replace(judged, {"image": pa.nulls(judged.num_rows, pa.binary())})
 
 

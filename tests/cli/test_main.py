@@ -63,7 +63,7 @@ def test_version(capfilt):
         (["bootstrap", "a", "b", "--unknown"], "No such option"),
         (["bootstrap", "a", "b", "--runner", "slurm"], "slurm"),
         (["bootstrap", "a", "b", "--workers", "0"], "--workers"),
-        (["bootstrap", "a", "b", "c"], "unexpected extra argument"),
+        (["bootstrap", "dest"], "SOURCE"),
         (["wash"], "No such command"),
         (["finetune"], "Missing command"),
         (["finetune", "decoder", "a", "b"], "No such command"),

@@ -154,8 +154,10 @@ def test_as_many_checkpoints_are_kept_as_asked(tiny_architecture: Path, shape_sh
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # inductor's own
 def test_compiled_layers_give_the_losses_of_plain_ones(still: Path, shape_shard: Path, tmp_path: Path) -> None:
-    plain = config(still, str(shape_shard), tmp_path / "plain", steps=3)
+    plain = config(still, str(shape_shard), tmp_path / "plain", steps=4)
     fused = replace(plain, out=str(tmp_path / "fused"), compile=True)
-    one, two = (MED.load(train(c).folder).state_dict() for c in (plain, fused))
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    train(plain)
+    train(fused)
+    # Not the weights: AdamW makes a whole step of a gradient that is nothing but rounding.
+    for mine, theirs in zip(losses(plain), losses(fused), strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-4)
