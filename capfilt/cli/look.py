@@ -1,12 +1,16 @@
-"""``capfilt report`` and ``capfilt verify``: what a destination holds, to look at and to check."""
+"""``capfilt report``, ``verify`` and ``dedup``: what a destination holds, to look at, to check and to thin."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Annotated
 
 import typer
 
 from capfilt.cli.errors import ExitCode
+from capfilt.cli.options import QuietOption
+from capfilt.cli.terminal import meter
 from capfilt.errors import DestinationError
 
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="A destination of `capfilt bootstrap`.")]
@@ -25,6 +29,36 @@ def report(
     from capfilt.storage import Store
 
     typer.echo(write_report(Store(dest), gallery=gallery, seed=seed))
+
+
+def dedup(
+    dest: Dest,
+    near: Annotated[
+        int, typer.Option(min=-1, max=8, help="Bits of 64 in which hashes of like pictures may differ; -1: equal only.")
+    ] = 3,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every duplicate and what it is one of, as JSON.")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Drop pictures of DEST that are there twice, or look like another.
+
+    Of each group the largest stays. The others become drops with the reason duplicate, in the ledger with the place of
+    the one that stays, and leave the shards.
+    """
+    from capfilt.dedup import dedup as run
+
+    with meter("parts", quiet=quiet or as_json or dry_run) as progress:
+        result = run(dest, near=near, dry_run=dry_run, on_part=progress.update)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(result), indent=1, sort_keys=True))
+        return
+    found = len(result.duplicates)
+    typer.echo(f"{result.pictures:,} pictures: {result.equal:,} equal another, {result.near:,} more look like another")
+    if result.unhashed:
+        typer.echo(f"{result.unhashed:,} have no perceptual hash and were compared byte by byte only")
+    typer.echo(f"{found:,} {'would be' if dry_run else 'were'} dropped as duplicates")
 
 
 def verify(dest: Dest) -> None:

@@ -137,6 +137,7 @@ def write_manifest(
     source: Mapping[str, Any],
     models: Mapping[str, Any],
     parts_planned: int,
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes and returns ``manifest.json``, the last file of a run: what was done, to how much, with what result.
 
@@ -146,6 +147,7 @@ def write_manifest(
         source: the source's ``describe()``.
         models: what captioned and filtered: from role to name, digest, ...
         parts_planned: parts in the plan, all of which must be committed.
+        more: what else was done to the data set, JSON values by name.
 
     Raises:
         DestinationError: a part is missing or too many, or the books do not balance.
@@ -172,6 +174,7 @@ def write_manifest(
         "noise_ratio": {str(origin): totals.noise_ratio(origin) for origin in Origin},
         "ledgers": [marker.ledger.to_json() for marker in markers.values()],
         "shards": [shard.to_json() for marker in markers.values() for shard in marker.shards],
+        **(more or {}),
     }
     store.write_json("manifest.json", manifest)
     return manifest

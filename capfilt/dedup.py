@@ -1,0 +1,159 @@
+"""Duplicates of a whole data set, marked: of pictures that are equal or look alike one stays, the others become drops.
+
+A part that has some is committed anew as a second try commits it: new files, then the marker that decides between old
+and new. Killed in between, the data set is whole, and the same call goes on. Knows a finished destination; runs no
+model and reads no source.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from capfilt.errors import DestinationError
+from capfilt.inputs import open_read
+from capfilt.records import LEDGER_SCHEMA, Drop, table_of
+from capfilt.report.page import write_report
+from capfilt.shards.card import dataset_card
+from capfilt.shards.commit import SinkConfig, commit_part, remove_strangers, write_manifest
+from capfilt.shards.duplicates import Duplicate, Pictures, find
+from capfilt.shards.marker import PartMarker, committed
+from capfilt.shards.parquet import read_ledger
+from capfilt.shards.read import samples
+from capfilt.shards.sample import key_of
+from capfilt.storage import Store
+
+NEAR = 3
+"""Bits of 64 that may differ, where nothing else is asked for."""
+
+_COMPARED = ["part", "row", "sha256", "phash", "width", "height", "drop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deduplicated:
+    """What was found."""
+
+    dest: str
+    """The destination, absolute."""
+    pictures: int
+    """Kept pictures that were compared."""
+    equal: int
+    """Of them, how many equal another byte by byte."""
+    near: int
+    """How many more look like another."""
+    unhashed: int
+    """How many have no perceptual hash, and were compared byte by byte only."""
+    duplicates: tuple[Duplicate, ...]
+    """All of them, by part and row."""
+
+
+def dedup(
+    dest: str, *, near: int = NEAR, dry_run: bool = False, on_part: Callable[[int, int], None] | None = None
+) -> Deduplicated:
+    """Finds duplicates among the kept pictures of a data set and drops all but one of each (``Drop.DUPLICATE``).
+
+    Args:
+        dest: a finished destination of the main job.
+        near: most bits of 64 in which two perceptual hashes may differ, 0 to 8; -1 finds equal pictures only.
+        dry_run: only find; write nothing.
+        on_part: told (parts done, parts in all) while parts are written.
+
+    Raises:
+        DestinationError: it is no finished data set.
+        RecipeError: ``near`` is out of range.
+    """
+    store = Store(dest)
+    if not store.exists("manifest.json"):
+        raise DestinationError(
+            "there is no finished data set there",
+            where=store.url,
+            mend="Let `capfilt bootstrap` come to its end first.",
+        )
+    markers = committed(store)
+    pictures = Pictures(_kept(store, marker) for marker in markers.values())
+    found = sorted(find(pictures, near), key=lambda one: (one.part, one.row))
+    if not dry_run:
+        _drop(store, markers, found, near, on_part or (lambda done, total: None))
+    equal = sum(one.bits is None for one in found)
+    return Deduplicated(
+        dest=store.url,
+        pictures=len(pictures),
+        equal=equal,
+        near=len(found) - equal,
+        unhashed=int((~pictures.hashed).sum()) if len(pictures) else 0,
+        duplicates=tuple(found),
+    )
+
+
+def _kept(store: Store, marker: PartMarker) -> pa.Table:
+    with open_read(store.path(marker.ledger.name)) as file:
+        ledger = read_ledger(file, _COMPARED)
+    return ledger.filter(pc.is_null(ledger.column("drop")))
+
+
+def _drop(
+    store: Store,
+    markers: Mapping[int, PartMarker],
+    found: Sequence[Duplicate],
+    near: int,
+    on_part: Callable[[int, int], None],
+) -> None:
+    manifest: dict[str, Any] = store.read_json("manifest.json")
+    by_part: defaultdict[int, dict[int, Duplicate]] = defaultdict(dict)
+    for one in found:
+        by_part[one.part][one.row] = one
+    sink = SinkConfig(**manifest["recipe"]["sink"])
+    for done, (part, rows) in enumerate(by_part.items()):
+        on_part(done, len(by_part))
+        commit_part(store, _without(store, markers[part], rows), _Same(markers[part]), sink, over=markers[part])
+    on_part(len(by_part), len(by_part))
+    remove_strangers(store)
+    # Also when nothing was found: the run before may have been cut off before it came here.
+    told = {name: manifest[name] for name in ("recipe", "source", "models")}
+    again = write_manifest(store, **told, parts_planned=manifest["parts"], more={"dedup": {"near": near}})
+    store.write("README.md", dataset_card(again).encode())
+    write_report(store)
+
+
+@dataclass(frozen=True)
+class _Same:
+    """A part as its marker tells of it."""
+
+    marker: PartMarker
+
+    @property
+    def index(self) -> int:
+        return self.marker.part
+
+    @property
+    def digest(self) -> str:
+        return self.marker.digest
+
+
+def _without(store: Store, marker: PartMarker, gone: Mapping[int, Duplicate]) -> pa.Table:
+    """The part's rows with their pictures, those of ``gone`` dropped."""
+    with open_read(store.path(marker.ledger.name)) as file:
+        ledger = read_ledger(file, LEDGER_SCHEMA.names)
+    pictures = {sample.key: sample.image for sample in samples([store.path(item.name) for item in marker.shards])}
+    return table_of(_rows(ledger, pictures, gone))
+
+
+def _rows(ledger: pa.Table, pictures: Mapping[str, bytes], gone: Mapping[int, Duplicate]) -> Iterator[dict[str, Any]]:
+    for row in ledger.to_pylist():
+        twin = gone.get(row["row"])
+        if twin is not None:
+            yield row | {"drop": str(Drop.DUPLICATE), "detail": _detail(twin)}
+        else:
+            yield row | {"image": None if row["drop"] else pictures.get(key_of(row["part"], row["row"]))}
+
+
+def _detail(one: Duplicate) -> str:
+    where = f"the picture of part {one.of_part}, row {one.of_row}"
+    if one.bits is None:
+        return f"It equals {where}, byte by byte."
+    return f"It looks like {where}: their hashes differ in {one.bits} of 64 bits."
