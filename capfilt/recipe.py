@@ -33,6 +33,7 @@ T = TypeVar("T")
 FREE_FIELDS = frozenset(
     {
         "source.path",  # what was read is in the plan's digest; the same bytes may lie elsewhere
+        "source.images",  # and so may the pictures of annotations
         "fetch.timeout_connect_s",
         "fetch.timeout_read_s",
         "fetch.timeout_total_s",

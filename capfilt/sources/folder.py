@@ -117,18 +117,18 @@ class FolderSource:
 
     def _row(self, part: Part, row: int, name: str) -> dict[str, Any]:
         try:
-            text = self._text(name)
+            texts = [text] if (text := self._text(name)) else []
             size = size_of(self._at(name)) or 0
             if size > _IMAGE_BYTES:
                 detail = f"The file has {size:,} bytes; at most {_IMAGE_BYTES:,} are read."
-                told = row_of(part, row, url=text_of(name), text=text, origin=self.origin)
+                told = row_of(part, row, url=text_of(name), texts=texts, origin=self.origin)
                 return told | {"drop": str(Drop.TOO_LARGE), "detail": detail}
             with open_read(self._at(name)) as file:
                 image = file.read(_IMAGE_BYTES)
         except (SourceError, OSError) as error:
             what = error.what if isinstance(error, SourceError) else str(error)
             return unreadable(part, row, where=name, text="", detail=f"The picture or its text: {what}.")
-        return row_of(part, row, url=text_of(name), text=text, origin=self.origin, image=image)
+        return row_of(part, row, url=text_of(name), texts=texts, origin=self.origin, image=image)
 
     def _text(self, name: str) -> str:
         beside = str(PurePosixPath(name).with_suffix(".txt"))

@@ -1,9 +1,10 @@
-"""From a recipe's source to the class that reads it, told by the names of the files."""
+"""From a recipe's source to the class that reads it, told by the names of the files and the beginning of JSON."""
 
 from __future__ import annotations
 
 from capfilt.errors import SourceError
 from capfilt.inputs import expand
+from capfilt.sources import documents
 from capfilt.sources.base import Source, SourceConfig
 from capfilt.sources.folder import FolderSource, is_picture
 from capfilt.sources.table import TableSource, table_kind
@@ -28,6 +29,8 @@ def open_source(config: SourceConfig) -> Source:
 def told_kind(path: str) -> str:
     """``webdataset`` if tars are there, else ``table`` or ``folder``, whichever has more files.
 
+    JSON documents count only where nothing else is, since one may lie beside anything.
+
     Raises:
         SourceError: nothing is there, or nothing of a known name.
     """
@@ -35,11 +38,16 @@ def told_kind(path: str) -> str:
     # img2dataset's folders, and our own, have tables beside their tars.
     if any(file.lower().endswith(TAR_ENDINGS) for file in files):
         return "webdataset"
-    tables, pictures = sum(map(bool, map(table_kind, files))), sum(map(is_picture, files))
+    kinds = [table_kind(file) for file in files]
+    tables, pictures = sum(kind not in (None, "json") for kind in kinds), sum(map(is_picture, files))
     if tables or pictures:
         return "table" if tables >= pictures else "folder"
+    if "json" in kinds:
+        shape = documents.layout(files[kinds.index("json")]).shape
+        return "annotations" if shape == "annotations" else "table"
     raise SourceError(
         "no table, no tars and no pictures by their names",
         where=path,
-        mend="Give .parquet, .csv, .tsv or .jsonl files, .tar shards or a folder of pictures, or set source.kind.",
+        mend="Give .parquet, .csv, .tsv, .jsonl or .json files, .tar shards or a folder of pictures, "
+        "or set source.kind.",
     )

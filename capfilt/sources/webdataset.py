@@ -121,7 +121,8 @@ class WebDatasetSource:
         meta = _meta(group.members.get("json"))
         captions = _originals(meta) or _plain(group.members.get("txt"), meta, self.origin)
         url = text_of(meta.get("url")) or group.key
-        told = row_of(part, row, url=url, text=captions[0]["text"] if captions else "", origin=self.origin, image=image)
+        texts = [caption["text"] for caption in captions]
+        told = row_of(part, row, url=url, texts=texts, origin=self.origin, key=group.key, image=image)
         told["captions"] = captions
         if image:
             return told
