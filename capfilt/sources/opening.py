@@ -7,12 +7,14 @@ from capfilt.inputs import expand
 from capfilt.sources import documents
 from capfilt.sources.base import Source, SourceConfig
 from capfilt.sources.folder import FolderSource, is_picture
+from capfilt.sources.img2dataset import Img2datasetSource, has_output
 from capfilt.sources.table import TableSource, table_kind
 from capfilt.sources.webdataset import TAR_ENDINGS, WebDatasetSource
 
-_KINDS: dict[str, type[TableSource | WebDatasetSource | FolderSource]] = {
+_KINDS: dict[str, type[TableSource | WebDatasetSource | Img2datasetSource | FolderSource]] = {
     "table": TableSource,
     "webdataset": WebDatasetSource,
+    "img2dataset": Img2datasetSource,
     "folder": FolderSource,
 }
 
@@ -27,7 +29,8 @@ def open_source(config: SourceConfig) -> Source:
 
 
 def told_kind(path: str) -> str:
-    """``webdataset`` if tars are there, else ``table`` or ``folder``, whichever has more files.
+    """``img2dataset`` by its tables, else ``webdataset`` if tars are there, else ``table`` or ``folder``, whichever has
+    more files.
 
     JSON documents count only where nothing else is, since one may lie beside anything.
 
@@ -35,7 +38,9 @@ def told_kind(path: str) -> str:
         SourceError: nothing is there, or nothing of a known name.
     """
     files = expand(path)
-    # img2dataset's folders, and our own, have tables beside their tars.
+    if has_output(files):
+        return "img2dataset"
+    # Our own folders have tables beside their tars.
     if any(file.lower().endswith(TAR_ENDINGS) for file in files):
         return "webdataset"
     kinds = [table_kind(file) for file in files]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -97,7 +97,7 @@ class WebDatasetSource:
     @cached_property
     def _surveyed(self) -> tuple[list[Counted], Counter[str]]:
         bad: Counter[str] = Counter()
-        counted = [Counted(file, _count(file, lambda _, reason: bad.update([reason]))) for file in self._files]
+        counted = [Counted(file, count(file, lambda _, reason: bad.update([reason]))) for file in self._files]
         return counted, bad
 
     @property
@@ -147,7 +147,7 @@ def _samples(file: str, window: _Window, on_bad: OnBad) -> Iterator[Group]:
     return groups(_undamaged(file, window, on_bad), on_bad)
 
 
-def _undamaged(file: str, window: _Window, on_bad: OnBad) -> Iterator[Member]:
+def _undamaged(file: str, window: Callable[[str], bool], on_bad: OnBad) -> Iterator[Member]:
     with open_read(file, decompress=True) as stream:
         try:
             yield from members(stream, _LIMITS, on_bad, read=window)
@@ -157,8 +157,26 @@ def _undamaged(file: str, window: _Window, on_bad: OnBad) -> Iterator[Member]:
             on_bad("", f"the tar is damaged: {error}")
 
 
-def _count(file: str, on_bad: OnBad) -> int:
+def count(file: str, on_bad: OnBad) -> int:
+    """How many samples a tar has, up to its end or its first damage; reads its headers.
+
+    Raises:
+        SourceError: it is not there.
+    """
     return sum(1 for _ in _samples(file, _Window(0, 0), on_bad))
+
+
+def pictures(file: str, keys: Collection[str], on_bad: OnBad) -> dict[str, bytes]:
+    """The encoded pictures of the samples of these keys, as far as the tar has them.
+
+    Raises:
+        SourceError: it is not there.
+    """
+    return {
+        member.key: member.data
+        for member in _undamaged(file, keys.__contains__, on_bad)
+        if member.extension in IMAGE_EXTENSIONS and member.data
+    }
 
 
 def _reason(reasons: dict[str, str], key: str) -> str:
