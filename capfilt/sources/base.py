@@ -48,6 +48,8 @@ class SourceConfig:
     images: str = ""
     """Where the pictures of annotations lie: a folder, or what comes before their names in a URL; empty takes the
     addresses that the annotations have, or else the folder that the file is in."""
+    splits: tuple[str, ...] = ()
+    """Of Karpathy's annotations only pictures of these splits (train, restval, val, test); none takes all."""
     origin: SourceOrigin = "web"
     """Who wrote the texts: ``web`` (scraped) or ``human`` (annotated)."""
     url_base: str = ""

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from capfilt.errors import SourceError
 from capfilt.inputs import expand
 from capfilt.sources import documents
+from capfilt.sources.annotated import AnnotatedSource
 from capfilt.sources.base import Source, SourceConfig
 from capfilt.sources.folder import FolderSource, is_picture
 from capfilt.sources.img2dataset import Img2datasetSource, has_output
 from capfilt.sources.table import TableSource, table_kind
 from capfilt.sources.webdataset import TAR_ENDINGS, WebDatasetSource
 
-_KINDS: dict[str, type[TableSource | WebDatasetSource | Img2datasetSource | FolderSource]] = {
+_KINDS: dict[str, type[TableSource | WebDatasetSource | Img2datasetSource | FolderSource | AnnotatedSource]] = {
     "table": TableSource,
     "webdataset": WebDatasetSource,
     "img2dataset": Img2datasetSource,
     "folder": FolderSource,
+    "annotations": AnnotatedSource,
 }
+
+_LOOKED_AT = 8
+"""JSON documents that are looked into: Visual Genome has its addresses in one and its texts in another."""
 
 
 def open_source(config: SourceConfig) -> Source:
@@ -47,9 +54,9 @@ def told_kind(path: str) -> str:
     tables, pictures = sum(kind not in (None, "json") for kind in kinds), sum(map(is_picture, files))
     if tables or pictures:
         return "table" if tables >= pictures else "folder"
-    if "json" in kinds:
-        shape = documents.layout(files[kinds.index("json")]).shape
-        return "annotations" if shape == "annotations" else "table"
+    if any(kinds):
+        shapes = (documents.layout(file).shape for file, kind in zip(files, kinds, strict=True) if kind)
+        return "annotations" if "annotations" in islice(shapes, _LOOKED_AT) else "table"
     raise SourceError(
         "no table, no tars and no pictures by their names",
         where=path,
