@@ -19,8 +19,9 @@ from fsspec.implementations.local import LocalFileSystem
 from capfilt.errors import DestinationError, SourceError
 
 _CHUNK = 1 << 20
-_WHOLE_BYTES = 1 << 30
+_WHOLE_BYTES = 16 << 20
 _PIECES = 64
+_PIECE_BYTES = 16 << 10
 
 
 def open_read(url: str, *, decompress: bool = False) -> BinaryIO:
@@ -148,8 +149,9 @@ def sha256_file(url: str) -> str:
 def identity(url: str) -> str:
     """A hex digest that changes when the file's content does, at a price that planning can pay.
 
-    The sha256 of a local file up to 1 GiB; of a larger one, of its size, ends and 64 pieces between. Of a remote
-    one, of the store's own word for this content (etag, version, time and size), so that nothing is downloaded.
+    The sha256 of a local file up to 16 MiB; of a larger one, of its size, ends and 64 pieces between, which are 1 MiB
+    together: a corpus is not read twice to be planned. Of a remote one, of the store's own word for this content (etag,
+    version, time and size), so that nothing is downloaded.
 
     Raises:
         SourceError: as :func:`open_read`.
@@ -167,8 +169,8 @@ def _sampled(url: str, size: int) -> str:
     digest = hashlib.sha256(f"{size}\n".encode())
     with open_read(url) as file:
         for piece in range(_PIECES + 2):
-            file.seek((size - _CHUNK) * piece // (_PIECES + 1))
-            digest.update(file.read(_CHUNK))
+            file.seek((size - _PIECE_BYTES) * piece // (_PIECES + 1))
+            digest.update(file.read(_PIECE_BYTES))
     return digest.hexdigest()
 
 

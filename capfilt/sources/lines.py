@@ -28,8 +28,8 @@ _MARK_BYTES = 4 << 20
 _LINE_BYTES = 1 << 20
 _COUNT_BYTES = 4 << 20
 _SAMPLE_RECORDS = 64
+_LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 _ADDRESS = re.compile(r"\s*https?://", re.IGNORECASE)
-_BLANK_LINE = re.compile(rb"(?:^|(?<=\n))\s*?(?:\n|\Z)")
 _BOM = "\ufeff"
 _DELIMITER = {"csv": ",", "tsv": "\t"}
 
@@ -97,17 +97,11 @@ def count(file: str, kind: TextKind) -> Counted:
         SourceError: it is compressed and damaged, or has no header.
     """
     layout = _layout(file, kind)
-    rows, due, marks = 0, 0, []
     with _opened(file) as stream:
-        lines = _Lines(stream)
-        if layout.headed:
-            _first(lines, layout, file)
-        for offset, _, _, _ in _raw(lines, layout):
-            if offset >= due:
-                marks.append(Mark(rows, offset))
-                due = offset + _MARK_BYTES
-            rows += 1
-    return Counted(file, rows, tuple(marks))
+        # Where no quote binds, a record is a line, and lines are counted faster than they are parsed.
+        if kind == "jsonl" or not layout.quoted:
+            return Counted(file, *_count_lines(stream, kind))
+        return Counted(file, *_count_records(_Lines(stream), layout, file))
 
 
 def records(file: str, kind: TextKind, mark: Mark | None = None, skip: int = 0) -> Iterator[TextRecord]:
@@ -128,6 +122,56 @@ def records(file: str, kind: TextKind, mark: Mark | None = None, skip: int = 0) 
                 yield TextRecord(raw, None, problem)
             else:
                 yield _json_record(raw) if kind == "jsonl" else _csv_record(raw, fields, layout)
+
+
+def _count_records(lines: _Lines, layout: _Layout, file: str) -> tuple[int, tuple[Mark, ...]]:
+    rows, due, marks = 0, 0, []
+    if layout.headed:
+        _first(lines, layout, file)
+    for offset, _, _, _ in _raw(lines, layout):
+        if offset >= due:
+            marks.append(Mark(rows, offset))
+            due = offset + _MARK_BYTES
+        rows += 1
+    return rows, tuple(marks)
+
+
+def _count_lines(stream: BinaryIO, kind: TextKind) -> tuple[int, tuple[Mark, ...]]:
+    """As :func:`_count_records`, where each line that is not blank is a record; in blocks of whole lines."""
+    rows, due, marks, offset, tail, passing = 0, 0, [], 0, b"", False
+    while data := stream.read(_COUNT_BYTES):
+        block = tail + data
+        if passing:
+            end = data.find(b"\n") + 1
+            block, passing = data[end:], not end
+            offset += end or len(data)
+        whole = 0 if passing else block.rfind(b"\n") + 1
+        if whole and offset >= due:
+            marks.append(Mark(rows, offset))
+            due = offset + _MARK_BYTES
+        rows += _records_in(block[:whole], kind, first=not offset)
+        offset, tail = offset + whole, b"" if passing else block[whole:]
+        if len(tail) > _LINE_BYTES:
+            # One line may be the whole of a hostile file: it is one record, and the rest of it is passed over.
+            rows, offset, tail, passing = rows + 1, offset + len(tail), b"", True
+    return rows + _records_in(tail, kind, first=not offset), tuple(marks)
+
+
+def _records_in(block: bytes, kind: TextKind, *, first: bool) -> int:
+    """How many lines of a block are records, that is not blank. The last may lack its end."""
+    lines = block.count(b"\n") + (block[-1:] not in (b"", b"\n"))
+    if kind == "jsonl" and block.count(b"\n{") + block.startswith(b"{") == lines:
+        return lines
+    if kind != "jsonl" and not block.startswith((b"\n", b"\r")) and b"\n\n" not in block and b"\n\r" not in block:
+        return lines
+    each = _LINE.findall(block)
+    # The byte order mark is no part of the first line.
+    return sum(len(line) > _LINE_BYTES or _has_text(line, kind, first=first and not at) for at, line in enumerate(each))
+
+
+def _has_text(line: bytes, kind: TextKind, *, first: bool) -> bool:
+    text = line.decode("utf-8", "replace").removeprefix(_BOM if first else "")
+    return bool(text.strip() if kind == "jsonl" else text.strip("\r\n"))
 
 
 class _Lines:
