@@ -113,9 +113,17 @@ class AnnotatedSource:
         # Absolute: workers stand elsewhere.
         return Store(self.config.images).url if self.config.images else file.rpartition("/")[0]
 
+    def rows(self, file: str) -> int:
+        """How many pictures one of its files names.
+
+        Raises:
+            DataError: it is of no known kind.
+        """
+        return int(_rows(file, self.config.splits, content(file)).num_rows)
+
     @cached_property
     def _counted(self) -> list[Counted]:
-        return [Counted(file, _rows(file, self.config.splits, content(file)).num_rows) for file in self.files]
+        return [Counted(file, self.rows(file)) for file in self.files]
 
     @cached_property
     def _digests(self) -> dict[str, str]:

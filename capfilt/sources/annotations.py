@@ -66,6 +66,21 @@ def annotated(file: str, *, splits: Collection[str] = ()) -> Iterator[Annotated]
             ) from error
 
 
+def has_splits(file: str) -> bool:
+    """Whether a file is Karpathy's, by its first picture.
+
+    Raises:
+        SourceError: it is not there, or no JSON.
+    """
+    with open_read(file) as stream:
+        scanner = Scanner(stream, file)
+        for key in scanner.members() if scanner.peek() == "{" else ():
+            if key == "images":
+                return "split" in next(_elements(scanner), {})
+            scanner.skip()
+    return False
+
+
 def content(file: str) -> str:
     """A digest of all that decides what :func:`annotated` gives: the file, and the list of addresses beside it.
 

@@ -56,21 +56,21 @@ class FolderSource:
         Raises:
             SourceError: it is no folder, or no pictures are in it.
         """
-        counted = [Counted(self._root, len(self._names))]
+        counted = [Counted(self.root, len(self.names))]
         return [
             Part(
                 index=part.index,
                 file=part.file,
                 start=part.start,
                 stop=part.stop,
-                digest=self._digest(self._names[part.start : part.stop]),
+                digest=self._digest(self.names[part.start : part.stop]),
             )
-            for part in cut(counted, part_rows, {self._root: ""})
+            for part in cut(counted, part_rows, {self.root: ""})
         ]
 
     def read(self, part: Part) -> pa.Table:
         """The part's rows with their raw pictures; one that is gone or cannot be read is a drop."""
-        names = enumerate(self._names[part.start : part.stop], part.start)
+        names = enumerate(self.names[part.start : part.stop], part.start)
         return table_of(self._row(part, row, name) for row, name in names)
 
     def describe(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class FolderSource:
             "kind": "folder",
             "path": self.config.path,
             "origin": self.origin,
-            "rows": len(self._names),
+            "rows": len(self.names),
             "texts": len(self._texts),
             "refused_links": self._found[2],
         }
@@ -91,7 +91,7 @@ class FolderSource:
             raise SourceError(
                 "it is no folder", where=self.config.path, mend="Name the folder that holds the pictures."
             )
-        names, refused = _listed(self._root)
+        names, refused = _listed(self.root)
         pictures = sorted(name for name in names if is_picture(name))
         if not pictures:
             raise SourceError(
@@ -103,12 +103,18 @@ class FolderSource:
         return pictures, frozenset(beside.intersection(names)), refused
 
     @cached_property
-    def _root(self) -> str:
+    def root(self) -> str:
+        """The folder, absolute."""
         # Absolute: workers stand elsewhere.
         return Store(self.config.path).url
 
     @property
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """The pictures, by their paths in the folder, sorted.
+
+        Raises:
+            SourceError: it is no folder, or no pictures are in it.
+        """
         return self._found[0]
 
     @property
@@ -143,12 +149,12 @@ class FolderSource:
             beside = str(PurePosixPath(name).with_suffix(".txt"))
             for each in (name, beside) if beside in self._texts else (name,):
                 digest.update(f"{each}\0{size_of(self._at(each))}\0".encode("utf-8", "surrogateescape"))
-                if is_local(self._root):
+                if is_local(self.root):
                     digest.update(_ends(Path(self._at(each))))
         return digest.hexdigest()
 
     def _at(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return f"{self.root}/{name}"
 
 
 def _listed(root: str) -> tuple[list[str], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import NamedTuple
 
 from capfilt.errors import SourceError
 from capfilt.inputs import expand
@@ -32,10 +33,17 @@ def open_source(config: SourceConfig) -> Source:
     Raises:
         SourceError: nothing is there, or nothing by whose name a kind could be told.
     """
-    return _KINDS[told_kind(config.path) if config.kind == "auto" else config.kind](config)
+    return _KINDS[told(config.path).kind if config.kind == "auto" else config.kind](config)
 
 
-def told_kind(path: str) -> str:
+class Told(NamedTuple):
+    """A kind and by what it was told."""
+
+    kind: str
+    why: str
+
+
+def told(path: str) -> Told:
     """``img2dataset`` by its tables, else ``webdataset`` if tars are there, else ``table`` or ``folder``, whichever has
     more files.
 
@@ -46,20 +54,28 @@ def told_kind(path: str) -> str:
     """
     files = expand(path)
     if has_output(files):
-        return "img2dataset"
+        return Told("img2dataset", "tables with a status for each row, and their pictures")
     # Our own folders have tables beside their tars.
-    if any(file.lower().endswith(TAR_ENDINGS) for file in files):
-        return "webdataset"
+    if tars := sum(file.lower().endswith(TAR_ENDINGS) for file in files):
+        return Told("webdataset", _counted(tars, "tar"))
     kinds = [table_kind(file) for file in files]
     tables, pictures = sum(kind not in (None, "json") for kind in kinds), sum(map(is_picture, files))
     if tables or pictures:
-        return "table" if tables >= pictures else "folder"
+        there = [_counted(number, what) for number, what in ((tables, "table"), (pictures, "picture")) if number]
+        return Told("table" if tables >= pictures else "folder", f"{' and '.join(there)}, by name")
     if any(kinds):
         shapes = (documents.layout(file).shape for file, kind in zip(files, kinds, strict=True) if kind)
-        return "annotations" if "annotations" in islice(shapes, _LOOKED_AT) else "table"
+        found = list(islice(shapes, _LOOKED_AT))
+        if "annotations" in found:
+            return Told("annotations", "JSON of annotated pictures")
+        return Told("table", f"JSON of {'lists side by side' if found[0] == 'lists' else 'rows with addresses'}")
     raise SourceError(
         "no table, no tars and no pictures by their names",
         where=path,
         mend="Give .parquet, .csv, .tsv, .jsonl or .json files, .tar shards or a folder of pictures, "
         "or set source.kind.",
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -86,7 +86,12 @@ class WebDatasetSource:
         )
 
     @cached_property
-    def _files(self) -> list[str]:
+    def files(self) -> list[str]:
+        """The tars, sorted.
+
+        Raises:
+            SourceError: none is there.
+        """
         found = [file for file in expand(self.config.path) if file.lower().endswith(TAR_ENDINGS)]
         if not found:
             raise SourceError(
@@ -97,7 +102,7 @@ class WebDatasetSource:
     @cached_property
     def _surveyed(self) -> tuple[list[Counted], Counter[str]]:
         bad: Counter[str] = Counter()
-        counted = [Counted(file, count(file, lambda _, reason: bad.update([reason]))) for file in self._files]
+        counted = [Counted(file, count(file, lambda _, reason: bad.update([reason]))) for file in self.files]
         return counted, bad
 
     @property
@@ -114,7 +119,7 @@ class WebDatasetSource:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        return identities(self._files)
+        return identities(self.files)
 
     def _row(self, part: Part, row: int, group: Group, reason: str) -> dict[str, Any]:
         image = next((group.members[kind] for kind in IMAGE_EXTENSIONS if kind in group.members), None)
@@ -164,6 +169,15 @@ def count(file: str, on_bad: OnBad) -> int:
         SourceError: it is not there.
     """
     return sum(1 for _ in _samples(file, _Window(0, 0), on_bad))
+
+
+def first_samples(file: str, most: int) -> int:
+    """How many samples a tar has, up to a number; reads no further.
+
+    Raises:
+        SourceError: it is not there.
+    """
+    return sum(1 for _ in islice(_samples(file, _Window(0, 0), lambda _, __: None), most))
 
 
 def pictures(file: str, keys: Collection[str], on_bad: OnBad) -> dict[str, bytes]:

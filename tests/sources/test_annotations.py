@@ -8,7 +8,7 @@ import pytest
 from capfilt.errors import CapfiltError, DataError, SourceError
 from capfilt.records import Drop, row_id
 from capfilt.sources.base import SourceConfig
-from capfilt.sources.opening import open_source, told_kind
+from capfilt.sources.opening import open_source, told
 from capfilt.storage import Store
 
 COCO = {
@@ -188,6 +188,6 @@ def test_annotations_and_pictures_of_an_object_store():
     store = Store("memory://annotated")
     store.write("coco.json", json.dumps(BLIP[:1]).encode())
     store.write("pictures/a.jpg", b"a")
-    assert told_kind(store.path("coco.json")) == "annotations"
+    assert told(store.path("coco.json")).kind == "annotations"
     (row,) = read_all(source_of(store.path("coco.json"), images=store.path("pictures")))
     assert (row["image"], row["source_key"]) == (b"a", "a.jpg")

@@ -14,7 +14,7 @@ from capfilt.errors import SourceError
 from capfilt.images import ImageLimits, Picture, normalise
 from capfilt.records import Drop
 from capfilt.sources.base import SourceConfig
-from capfilt.sources.opening import open_source, told_kind
+from capfilt.sources.opening import open_source, told
 from capfilt.storage import Store
 
 WRITTEN = Path(__file__).parent / "img2dataset"
@@ -63,7 +63,7 @@ def forms(tmp_path):
 @pytest.mark.parametrize("part_rows", [1000, 4, 1])
 @pytest.mark.parametrize(("form", "wanted"), [("webdataset", FIRST + SECOND), ("files", FIRST), ("parquet", FIRST)])
 def test_each_row_is_there_with_its_key_and_status(forms, form, wanted, part_rows):
-    assert told_kind(str(forms[form])) == "img2dataset"
+    assert told(str(forms[form])).kind == "img2dataset"
     source = source_of(forms[form])
     rows = read_all(pickle.loads(pickle.dumps(source)), part_rows)
     assert [(row["source_key"], row["drop"]) for row in rows] == [(key, drop) for key, _, drop in wanted]
@@ -132,8 +132,8 @@ def test_the_digest_follows_the_pictures_too(folder):
 
 
 def test_its_tars_alone_are_webdataset_and_its_tables_alone_are_tables(folder, tmp_path):
-    assert told_kind(str(folder / "*.tar")) == "webdataset"
-    assert told_kind(str(folder / "*.parquet")) == "table"
+    assert told(str(folder / "*.tar")).kind == "webdataset"
+    assert told(str(folder / "*.parquet")).kind == "table"
     pq.write_table(pa.table({"url": ["u"], "caption": ["c"]}), tmp_path / "00000.parquet")
     with pytest.raises(SourceError, match="no finished table of img2dataset"):
         source_of(tmp_path / "00000.parquet", kind="img2dataset").parts(10)
@@ -143,5 +143,5 @@ def test_output_in_an_object_store():
     store = Store("memory://i2d/out")
     for file in (WRITTEN / "webdataset").iterdir():
         store.write(file.name, file.read_bytes())
-    assert told_kind(store.url) == "img2dataset"
+    assert told(store.url).kind == "img2dataset"
     assert [row["source_key"] for row in read_all(source_of(store.url), 5)] == [key for key, _, _ in FIRST + SECOND]

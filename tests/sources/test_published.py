@@ -9,7 +9,7 @@ import pytest
 from capfilt.errors import SourceError
 from capfilt.records import Drop
 from capfilt.sources.base import SourceConfig
-from capfilt.sources.opening import open_source, told_kind
+from capfilt.sources.opening import open_source, told
 from capfilt.storage import Store
 
 CC3M = 'a "dog\thttp://a/1.jpg\n"a cat\thttp://a/2.jpg\nno tab\ntwo, "words"\thttps://a/3.jpg\n'
@@ -129,7 +129,7 @@ def test_json_beside_other_tables_is_passed_over(tmp_path):
 
 def test_annotated_pictures_are_no_table(tmp_path):
     (tmp_path / "coco.json").write_text('{"info": {}, "images": [{"id": 1}], "annotations": [{"image_id": 1}]}')
-    assert told_kind(str(tmp_path / "coco.json")) == "annotations"
+    assert told(str(tmp_path / "coco.json")).kind == "annotations"
 
 
 def test_a_list_of_texts_is_several_captions_of_one_row(tmp_path):
