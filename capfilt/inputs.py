@@ -15,12 +15,14 @@ import fsspec
 import pyarrow as pa
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractBufferedFile
 
 from capfilt.errors import DestinationError, SourceError
 
 _CHUNK = 1 << 20
-_WHOLE_BYTES = 1 << 30
+_WHOLE_BYTES = 16 << 20
 _PIECES = 64
+_PIECE_BYTES = 16 << 10
 
 
 def open_read(url: str, *, decompress: bool = False) -> BinaryIO:
@@ -37,7 +39,7 @@ def open_read(url: str, *, decompress: bool = False) -> BinaryIO:
     try:
         # fsspec's wrapper of a local file is slow line by line.
         local = isinstance(fs, LocalFileSystem)
-        raw = Path(path).open("rb") if local else cast("BinaryIO", fs.open(path, "rb"))  # noqa: SIM115
+        raw = Path(path).open("rb") if local else _remote(fs.open(path, "rb"))  # noqa: SIM115
     except FileNotFoundError as error:
         raise SourceError("there is no such file", where=url, mend="Check the path.") from error
     except OSError as error:
@@ -50,6 +52,12 @@ def open_read(url: str, *, decompress: bool = False) -> BinaryIO:
     if decompress and suffix == ".zst":
         return _unpacked(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"), raw)
     return raw
+
+
+def _remote(file: Any) -> BinaryIO:
+    # The files of object stores read no lines of bounded length, which a stranger's need.
+    raw = io.BufferedReader(file, _CHUNK >> 4) if isinstance(file, AbstractBufferedFile) else file
+    return cast("BinaryIO", raw)
 
 
 class _Unpacked(io.RawIOBase):
@@ -93,7 +101,7 @@ def expand(url: str) -> list[str]:
     elif fs.isdir(path):
         found = [name for name in fs.find(path) if not _private(name, path)]
     elif any(char in path for char in "*?["):
-        found = [name for name in fs.glob(path) if fs.isfile(name)]
+        found = _globbed(fs, path)
     else:
         raise SourceError("there is no such file or folder", where=url, mend="Check the path.")
     if not found:
@@ -101,6 +109,13 @@ def expand(url: str) -> list[str]:
     if isinstance(fs, LocalFileSystem):
         return sorted(str(Path(name).absolute()) for name in found)
     return sorted(str(fs.unstrip_protocol(name)) for name in found)
+
+
+def _globbed(fs: fsspec.AbstractFileSystem, pattern: str) -> list[str]:
+    try:
+        return [str(name) for name, info in fs.glob(pattern, detail=True).items() if info["type"] == "file"]
+    except FileNotFoundError:  # some file systems say so of a folder in the pattern
+        return []
 
 
 def is_folder(url: str) -> bool:
@@ -148,8 +163,9 @@ def sha256_file(url: str) -> str:
 def identity(url: str) -> str:
     """A hex digest that changes when the file's content does, at a price that planning can pay.
 
-    The sha256 of a local file up to 1 GiB; of a larger one, of its size, ends and 64 pieces between. Of a remote
-    one, of the store's own word for this content (etag, version, time and size), so that nothing is downloaded.
+    The sha256 of a local file up to 16 MiB; of a larger one, of its size, ends and 64 pieces between, which are 1 MiB
+    together: a corpus is not read twice to be planned. Of a remote one, of the store's own word for this content (etag,
+    version, time and size), so that nothing is downloaded.
 
     Raises:
         SourceError: as :func:`open_read`.
@@ -167,8 +183,8 @@ def _sampled(url: str, size: int) -> str:
     digest = hashlib.sha256(f"{size}\n".encode())
     with open_read(url) as file:
         for piece in range(_PIECES + 2):
-            file.seek((size - _CHUNK) * piece // (_PIECES + 1))
-            digest.update(file.read(_CHUNK))
+            file.seek((size - _PIECE_BYTES) * piece // (_PIECES + 1))
+            digest.update(file.read(_PIECE_BYTES))
     return digest.hexdigest()
 
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 FREE_FIELDS = frozenset(
     {
         "source.path",  # what was read is in the plan's digest; the same bytes may lie elsewhere
-        "source.also.path",
+        "source.images",  # and so may the pictures of annotations
         "fetch.timeout_connect_s",
         "fetch.timeout_read_s",
         "fetch.timeout_total_s",
@@ -136,7 +136,8 @@ def _without(data: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         if name in FREE_FIELDS:
             continue
         if isinstance(value, list):
-            told[key] = [_without(item, f"{name}.") if isinstance(item, dict) else item for item in value]
+            # Sections in a list (`source.also`) have the fields of the section that they stand in.
+            told[key] = [_without(item, prefix) if isinstance(item, dict) else item for item in value]
         else:
             told[key] = _without(value, f"{name}.") if isinstance(value, dict) else value
     return told

@@ -47,7 +47,15 @@ HEAVY = ("torch", "torchvision", "timm", "transformers", "ray", "pyarrow", "nump
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["--version"], ["bootstrap", "--help"], ["pretrain", "--help"], ["rounds", "--help"]]
+    "args",
+    [
+        ["--help"],
+        ["--version"],
+        ["bootstrap", "--help"],
+        ["pretrain", "--help"],
+        ["rounds", "--help"],
+        ["inspect", "--help"],
+    ],
 )
 def test_help_loads_nothing_heavy(args):
     probe = (
@@ -63,6 +71,7 @@ LIGHT = [
     "capfilt.bootstrap",
     "capfilt.train.config",
     "capfilt.sources.opening",
+    "capfilt.sources.inspect",
     "capfilt.fetch.client",
     "capfilt.shards.commit",
     "capfilt.report.page",

@@ -78,11 +78,23 @@ def test_sizes(tmp_path):
 def test_a_large_file_is_told_apart_by_samples(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "_WHOLE_BYTES", 1 << 10)
     path = tmp_path / "f"
-    data = bytearray(inputs._CHUNK)
+    data = bytearray(4 << 20)
     path.write_bytes(data)
     before = identity(str(path))
     assert before != sha256_file(str(path))
     assert before == identity(str(path))
     data[-1] = 1
     path.write_bytes(data)
+    assert identity(str(path)) != before
+    path.write_bytes(data + b"1")
+    assert identity(str(path)) != before
+
+
+def test_a_large_file_is_not_read_whole(tmp_path):
+    path = tmp_path / "f"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # sparse: reading a tebibyte would take an hour
+    before = identity(str(path))
+    with path.open("r+b") as file:
+        file.write(b"1")
     assert identity(str(path)) != before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +58,7 @@ def test_the_head_says_the_command_and_what_must_be_there(name: str) -> None:
     assert "There must be: " in said
     assert "Never run here." in said
     for line in catalog.recipe_file(name).read_text(encoding="utf-8").splitlines():
-        assert line.startswith("#   python -c ") or len(line) <= 120
+        assert len(line) <= 120
 
 
 @pytest.mark.parametrize(
@@ -118,14 +117,12 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_published_table_becomes_one_that_the_recipe_reads(name: str, tmp_path: Path) -> None:
+def test_the_recipe_reads_the_published_table_that_its_command_names(name: str, tmp_path: Path) -> None:
     file, text = PUBLISHED[name]
     (tmp_path / file).write_text(text, encoding="utf-8")
-    (line,) = (line for line in head(f"paper/{name}").splitlines() if line.startswith("python -c "))
-    command = shlex.split(line)[1:]
-    subprocess.run([sys.executable, *command], cwd=tmp_path, check=True)
-    (table,) = re.findall(r"capfilt bootstrap (\S+) clean", head(f"paper/{name}"))[:1]
-    source = open_source(load(f"paper/{name}", source=str(tmp_path / table)).source)
+    (named,) = re.findall(r"capfilt bootstrap (\S+) clean", head(f"paper/{name}"))[:1]
+    assert named == file
+    source = open_source(load(f"paper/{name}", source=str(tmp_path / named)).source)
     (part,) = source.parts(1000)
     rows = source.read(part).to_pylist()
     assert [row["url"] for row in rows] == ["http://a/1.jpg", "http://a/2.jpg"]

@@ -167,7 +167,7 @@ def test_the_identity_holds_all_that_changes_a_result_and_nothing_else():
     recipe = load(None, source="x")
     named = set(leaves(resolved(recipe)))
     assert named == set(dotted(Recipe)) - FREE_FIELDS
-    assert {*dotted(Recipe), "source.also.path"} >= FREE_FIELDS
+    assert set(dotted(Recipe)) >= FREE_FIELDS
     faster = load(None, ["capfilt.device=cpu", "capfilt.cpus=2", "fetch.concurrency=3"], source="elsewhere")
     assert resolved(faster) == resolved(recipe)
     assert resolved(load(None, ["capfilt.threshold=0.6"], source="x")) != resolved(recipe)

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from capfilt.cli import bootstrap, catalogue, corpora, evaluate, look, models, quickstart, rounds, train
+from capfilt.cli import bootstrap, catalogue, corpora, evaluate, inspect, look, models, quickstart, rounds, train
 from capfilt.cli.errors import FAULT, INTERRUPTED, ExitCode, UsageError, say, two_lines, usage_lines
 from capfilt.cli.options import HELP_NAMES
 from capfilt.errors import CapfiltError
@@ -55,6 +55,7 @@ def root(
 
 
 app.command("bootstrap", epilog=EPILOG)(bootstrap.command)
+app.command("inspect", epilog=EPILOG)(inspect.command)
 app.command("quickstart", epilog=EPILOG)(quickstart.command)
 app.command("pretrain", epilog=EPILOG)(train.pretrain)
 app.add_typer(train.finetune, name="finetune")

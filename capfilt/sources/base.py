@@ -5,20 +5,24 @@ Knows the record and how a bad row becomes a drop; knows no file format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import pyarrow as pa
 
 from capfilt.errors import RecipeError, SourceError
 from capfilt.inputs import identity, size_of
-from capfilt.records import Caption, Drop, row_id, web_caption
-from capfilt.sources.parts import Part, Parts
+from capfilt.records import Drop, row_id, web_caption
+from capfilt.sources.parts import Part, Parts, cut
 
-SourceKind = Literal["auto", "table", "webdataset", "folder"]
+SourceKind = Literal["auto", "table", "webdataset", "img2dataset", "folder", "annotations"]
 SourceOrigin = Literal["web", "human"]
+T = TypeVar("T")
+
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +32,24 @@ class SourceConfig:
     path: str
     """A file, a folder or a glob; a local path or any URL fsspec knows."""
     kind: SourceKind = "auto"
-    """``table`` of URLs and texts, ``webdataset`` tars, a ``folder`` of pictures; ``auto`` tells by the names."""
+    """``table`` of URLs (or pictures) and texts, ``webdataset`` tars, ``img2dataset``'s output, a ``folder`` of
+    pictures, ``annotations`` (COCO and the like); ``auto`` tells by the names, and of JSON by its beginning."""
     url_column: str = "url"
     """A table's column of picture addresses; the default also finds the usual other names (URL, image_url, ...)."""
     caption_column: str = "caption"
     """A table's column of texts; the default also finds the usual other names (TEXT, text, alt_text, title, ...);
-    empty for a table without texts."""
+    a cell with a list of texts gives several captions; empty for a table without texts."""
+    image_column: str = "image"
+    """A Parquet column of encoded pictures, as bytes or as Hugging Face has them (bytes and path); the default also
+    finds the usual other names (jpg, img, ...); empty for none, so that pictures are fetched."""
+    key_column: str = "key"
+    """A table's column of the source's own keys, kept as ``source_key``; the default also finds the usual other names
+    (uid, SAMPLE_ID, image_id, id) and may be missing; empty for none."""
+    images: str = ""
+    """Where the pictures of annotations lie: a folder, or what comes before their names in a URL; empty takes the
+    addresses that the annotations have, or else the folder that the file is in."""
+    splits: tuple[str, ...] = ()
+    """Of Karpathy's annotations only pictures of these splits (train, restval, val, test); none takes all."""
     origin: SourceOrigin = "web"
     """Who wrote the texts: ``web`` (scraped) or ``human`` (annotated)."""
     url_base: str = ""
@@ -111,6 +127,11 @@ class Counted:
     """Where reading may begin, in order; empty where rows are found in another way."""
 
 
+def planned(counted: Iterable[Counted], digests: Mapping[str, str], part_rows: int) -> Parts:
+    """The parts of counted files."""
+    return cut(((item.file, item.rows, digests[item.file]) for item in counted), part_rows)
+
+
 def described(kind: str, counted: Sequence[Counted], digests: dict[str, str], **more: Any) -> dict[str, Any]:
     """A source's ``describe()``: its files by base name, so that where they lay is not part of the result."""
     files = [
@@ -126,28 +147,52 @@ def described(kind: str, counted: Sequence[Counted], digests: dict[str, str], **
 
 
 def identities(files: Sequence[str]) -> dict[str, str]:
-    """From file to the digest of its content, each read once."""
-    return {file: identity(file) for file in files}
+    """From file to the digest of its content, each asked for once."""
+    return dict(zip(files, of_each(identity, files), strict=True))
+
+
+def of_each(work: Callable[[str], T], files: Sequence[str]) -> list[T]:
+    """``work`` of each file, in order, many at a time: what takes time is a store's answer."""
+    with ThreadPoolExecutor(min(_AT_ONCE, len(files)) or 1, thread_name_prefix="files") as pool:
+        return list(pool.map(work, files))
 
 
 def row_of(
-    part: Part, row: int, *, url: str | None, text: str, origin: str, image: bytes | None = None
+    part: Part,
+    row: int,
+    *,
+    url: str | None,
+    texts: Sequence[str],
+    origin: str,
+    key: str | None = None,
+    image: bytes | None = None,
 ) -> dict[str, Any]:
-    """A row as the record has it; without an address it is a drop."""
+    """A row as the record has it, by its first text; without an address it is a drop.
+
+    Args:
+        part: the part it belongs to.
+        row: its number.
+        url: its address, or what stands for it (a member's path).
+        texts: its captions, none empty.
+        origin: who wrote them.
+        key: what the source calls it.
+        image: the encoded picture, if the source has it.
+    """
     told: dict[str, Any] = {
-        "id": row_id(url or "", text),
+        "id": row_id(url or "", texts[0] if texts else ""),
         "part": part.index,
         "row": row,
         "url": url,
+        "source_key": key,
         "image": image,
-        "captions": _captions(text, origin),
+        "captions": [web_caption(text, origin) for text in texts],
     }
     if not url:
         told |= {"drop": str(Drop.NO_URL), "detail": "The row has no picture address."}
     return told
 
 
-def unreadable(part: Part, row: int, *, where: str, text: str, detail: str) -> dict[str, Any]:
+def unreadable(part: Part, row: int, *, where: str, text: str, detail: str, key: str | None = None) -> dict[str, Any]:
     """A row that could not be read, in its place.
 
     Args:
@@ -156,20 +201,18 @@ def unreadable(part: Part, row: int, *, where: str, text: str, detail: str) -> d
         where: what stands for its address in its id (the raw line, the member's name).
         text: its caption, as far as known.
         detail: a sentence saying what is wrong with it.
+        key: what the source calls it, as far as known.
     """
     return {
         "id": row_id(where, text),
         "part": part.index,
         "row": row,
         "url": None,
+        "source_key": key,
         "captions": [],
         "drop": str(Drop.UNREADABLE_ROW),
         "detail": detail,
     }
-
-
-def _captions(text: str, origin: str) -> list[Caption]:
-    return [web_caption(text, origin)] if text else []
 
 
 def changed(part: Part) -> SourceError:

@@ -57,7 +57,7 @@ class FolderSource:
         Raises:
             SourceError: it is no folder, or no pictures are in it.
         """
-        parts = cut([(self._root, len(self._names), "")], part_rows)
+        parts = cut([(self.root, len(self.names), "")], part_rows)
         # Of each part its own: a picture that was changed spoils the part that it is in, and no other.
         return Parts(
             Stretch(
@@ -65,14 +65,14 @@ class FolderSource:
                 first=part.start,
                 rows=part.stop - part.start,
                 parts=1,
-                digest=self._digest(self._names[part.start : part.stop]),
+                digest=self._digest(self.names[part.start : part.stop]),
             )
             for part in parts
         )
 
     def read(self, part: Part) -> pa.Table:
         """The part's rows with their raw pictures; one that is gone or cannot be read is a drop."""
-        names = enumerate(self._names[part.start : part.stop], part.start)
+        names = enumerate(self.names[part.start : part.stop], part.start)
         return table_of(self._row(part, row, name) for row, name in names)
 
     def describe(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class FolderSource:
             "kind": "folder",
             "path": self.config.path,
             "origin": self.origin,
-            "rows": len(self._names),
+            "rows": len(self.names),
             "texts": len(self._texts),
             "refused_links": self._found[2],
         }
@@ -93,7 +93,7 @@ class FolderSource:
             raise SourceError(
                 "it is no folder", where=self.config.path, mend="Name the folder that holds the pictures."
             )
-        names, refused = _listed(self._root)
+        names, refused = _listed(self.root)
         pictures = sorted(name for name in names if is_picture(name))
         if not pictures:
             raise SourceError(
@@ -105,12 +105,18 @@ class FolderSource:
         return pictures, frozenset(beside.intersection(names)), refused
 
     @cached_property
-    def _root(self) -> str:
+    def root(self) -> str:
+        """The folder, absolute."""
         # Absolute: workers stand elsewhere.
         return Store(self.config.path).url
 
     @property
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """The pictures, by their paths in the folder, sorted.
+
+        Raises:
+            SourceError: it is no folder, or no pictures are in it.
+        """
         return self._found[0]
 
     @property
@@ -119,18 +125,18 @@ class FolderSource:
 
     def _row(self, part: Part, row: int, name: str) -> dict[str, Any]:
         try:
-            text = self._text(name)
+            texts = [text] if (text := self._text(name)) else []
             size = size_of(self._at(name)) or 0
             if size > _IMAGE_BYTES:
                 detail = f"The file has {size:,} bytes; at most {_IMAGE_BYTES:,} are read."
-                told = row_of(part, row, url=text_of(name), text=text, origin=self.origin)
+                told = row_of(part, row, url=text_of(name), texts=texts, origin=self.origin)
                 return told | {"drop": str(Drop.TOO_LARGE), "detail": detail}
             with open_read(self._at(name)) as file:
                 image = file.read(_IMAGE_BYTES)
         except (SourceError, OSError) as error:
             what = error.what if isinstance(error, SourceError) else str(error)
             return unreadable(part, row, where=name, text="", detail=f"The picture or its text: {what}.")
-        return row_of(part, row, url=text_of(name), text=text, origin=self.origin, image=image)
+        return row_of(part, row, url=text_of(name), texts=texts, origin=self.origin, image=image)
 
     def _text(self, name: str) -> str:
         beside = str(PurePosixPath(name).with_suffix(".txt"))
@@ -145,12 +151,12 @@ class FolderSource:
             beside = str(PurePosixPath(name).with_suffix(".txt"))
             for each in (name, beside) if beside in self._texts else (name,):
                 digest.update(f"{each}\0{size_of(self._at(each))}\0".encode("utf-8", "surrogateescape"))
-                if is_local(self._root):
+                if is_local(self.root):
                     digest.update(_ends(Path(self._at(each))))
         return digest.hexdigest()
 
     def _at(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return f"{self.root}/{name}"
 
 
 def _listed(root: str) -> tuple[list[str], int]:

@@ -1,17 +1,19 @@
 """Text tables (CSV, TSV, JSON lines) as records with their places, streamed in constant memory.
 
 A record is what the format says: a CSV field in quotes may hold line breaks. What cannot be read is a record too,
-with the reason, so that nothing shifts the numbers of others. Knows bytes, lines and fields; knows no columns.
+with the reason, so that nothing shifts the numbers of others. A first record that holds a web address is no header
+(CC3M, CC12M): its columns are told by their content. Knows bytes, lines and fields.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, BinaryIO, Literal
 
@@ -24,9 +26,25 @@ TextKind = Literal["csv", "tsv", "jsonl"]
 _MARK_BYTES = 4 << 20
 """A mark each so many bytes: few enough to keep, near enough to parse from."""
 _LINE_BYTES = 1 << 20
+_COUNT_BYTES = 4 << 20
 _SAMPLE_RECORDS = 64
+_LINE = re.compile(rb"[^\n]*\n|[^\n]+")
+_ADDRESS = re.compile(r"\s*https?://", re.IGNORECASE)
 _BOM = "\ufeff"
 _DELIMITER = {"csv": ",", "tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a text table is written."""
+
+    kind: TextKind
+    names: tuple[str, ...] = ()
+    """Of the columns; none for JSON lines."""
+    headed: bool = False
+    """Whether the first record names them."""
+    quoted: bool = True
+    """Whether quotes bind: in tables without a header, tabs part and quotes are text, as in CC3M and CC12M."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +62,15 @@ class TextRecord:
 def columns(file: str, kind: TextKind) -> list[str]:
     """The columns of a text table: the header of CSV and TSV, the keys of the first JSON objects.
 
+    Without a header, the column of addresses is ``url``, that of the longest texts ``caption``, another ``column_N``.
+
     Raises:
         SourceError: it is empty, binary, UTF-16, or not of this kind.
     """
     with _opened(file) as stream:
         _check_text(stream, file)
     if kind != "jsonl":
-        with _opened(file) as stream:
-            return _header(_Lines(stream), file, kind)
+        return list(_layout(file, kind).names)
     seen: dict[str, None] = {}
     for record in islice(records(file, kind), _SAMPLE_RECORDS):
         seen.update(dict.fromkeys(record.fields or ()))
@@ -62,23 +81,27 @@ def columns(file: str, kind: TextKind) -> list[str]:
     return list(seen)
 
 
+def headed(file: str, kind: TextKind) -> bool:
+    """Whether the first record names the columns; of JSON lines, each does.
+
+    Raises:
+        SourceError: as :func:`columns`.
+    """
+    return kind == "jsonl" or _layout(file, kind).headed
+
+
 def count(file: str, kind: TextKind) -> Counted:
     """How many records there are, and marks to begin reading at; one streaming pass.
 
     Raises:
         SourceError: it is compressed and damaged, or has no header.
     """
-    rows, due, marks = 0, 0, []
+    layout = _layout(file, kind)
     with _opened(file) as stream:
-        lines = _Lines(stream)
-        if kind != "jsonl":
-            _header(lines, file, kind)
-        for offset, _, _, _ in _raw(lines, kind):
-            if offset >= due:
-                marks.append(Mark(rows, offset))
-                due = offset + _MARK_BYTES
-            rows += 1
-    return Counted(file, rows, tuple(marks))
+        # Where no quote binds, a record is a line, and lines are counted faster than they are parsed.
+        if kind == "jsonl" or not layout.quoted:
+            return Counted(file, *_count_lines(stream, kind))
+        return Counted(file, *_count_records(_Lines(stream), layout, file))
 
 
 def records(file: str, kind: TextKind, mark: Mark | None = None, skip: int = 0) -> Iterator[TextRecord]:
@@ -87,16 +110,68 @@ def records(file: str, kind: TextKind, mark: Mark | None = None, skip: int = 0) 
     Raises:
         SourceError: as :func:`count`.
     """
+    layout = _layout(file, kind)
     with _opened(file) as stream:
         lines = _Lines(stream)
-        header = [] if kind == "jsonl" else _header(lines, file, kind)
+        if layout.headed:
+            _first(lines, layout, file)
         if mark is not None:
             lines.move_to(mark.offset)
-        for _, raw, fields, problem in islice(_raw(lines, kind), skip, None):
+        for _, raw, fields, problem in islice(_raw(lines, layout), skip, None):
             if problem:
                 yield TextRecord(raw, None, problem)
             else:
-                yield _json_record(raw) if kind == "jsonl" else _csv_record(raw, fields, header)
+                yield _json_record(raw) if kind == "jsonl" else _csv_record(raw, fields, layout)
+
+
+def _count_records(lines: _Lines, layout: _Layout, file: str) -> tuple[int, tuple[Mark, ...]]:
+    rows, due, marks = 0, 0, []
+    if layout.headed:
+        _first(lines, layout, file)
+    for offset, _, _, _ in _raw(lines, layout):
+        if offset >= due:
+            marks.append(Mark(rows, offset))
+            due = offset + _MARK_BYTES
+        rows += 1
+    return rows, tuple(marks)
+
+
+def _count_lines(stream: BinaryIO, kind: TextKind) -> tuple[int, tuple[Mark, ...]]:
+    """As :func:`_count_records`, where each line that is not blank is a record; in blocks of whole lines."""
+    rows, due, marks, offset, tail, passing = 0, 0, [], 0, b"", False
+    while data := stream.read(_COUNT_BYTES):
+        block = tail + data
+        if passing:
+            end = data.find(b"\n") + 1
+            block, passing = data[end:], not end
+            offset += end or len(data)
+        whole = 0 if passing else block.rfind(b"\n") + 1
+        if whole and offset >= due:
+            marks.append(Mark(rows, offset))
+            due = offset + _MARK_BYTES
+        rows += _records_in(block[:whole], kind, first=not offset)
+        offset, tail = offset + whole, b"" if passing else block[whole:]
+        if len(tail) > _LINE_BYTES:
+            # One line may be the whole of a hostile file: it is one record, and the rest of it is passed over.
+            rows, offset, tail, passing = rows + 1, offset + len(tail), b"", True
+    return rows + _records_in(tail, kind, first=not offset), tuple(marks)
+
+
+def _records_in(block: bytes, kind: TextKind, *, first: bool) -> int:
+    """How many lines of a block are records, that is not blank. The last may lack its end."""
+    lines = block.count(b"\n") + (block[-1:] not in (b"", b"\n"))
+    if kind == "jsonl" and block.count(b"\n{") + block.startswith(b"{") == lines:
+        return lines
+    if kind != "jsonl" and not block.startswith((b"\n", b"\r")) and b"\n\n" not in block and b"\n\r" not in block:
+        return lines
+    each = _LINE.findall(block)
+    # The byte order mark is no part of the first line.
+    return sum(len(line) > _LINE_BYTES or _has_text(line, kind, first=first and not at) for at, line in enumerate(each))
+
+
+def _has_text(line: bytes, kind: TextKind, *, first: bool) -> bool:
+    text = line.decode("utf-8", "replace").removeprefix(_BOM if first else "")
+    return bool(text.strip() if kind == "jsonl" else text.strip("\r\n"))
 
 
 class _Lines:
@@ -140,11 +215,15 @@ class _Lines:
         self.offset = offset
 
 
-def _raw(lines: _Lines, kind: TextKind) -> Iterator[tuple[int, str, list[str], str]]:
+def _raw(lines: _Lines, layout: _Layout) -> Iterator[tuple[int, str, list[str], str]]:
     """(offset, text, CSV fields, problem) of each record; blank lines are none."""
     # The reader asks for no line beyond the record it returns, so the place after it is the next one's.
     reader: Iterator[str | list[str]]
-    reader = lines if kind == "jsonl" else csv.reader(lines, delimiter=_DELIMITER[kind])
+    if layout.kind == "jsonl":
+        reader = lines
+    else:
+        delimiter = _DELIMITER[layout.kind]
+        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE)
     while True:
         offset, problem = lines.begin(), ""
         fields: list[str] = []
@@ -161,10 +240,11 @@ def _raw(lines: _Lines, kind: TextKind) -> Iterator[tuple[int, str, list[str], s
             yield offset, lines.taken, fields, problem
 
 
-def _csv_record(raw: str, fields: Sequence[str], header: Sequence[str]) -> TextRecord:
-    if len(fields) != len(header):
-        return TextRecord(raw, None, f"The row has {len(fields)} fields, the header {len(header)}.")
-    return TextRecord(raw, dict(zip(header, fields, strict=True)))
+def _csv_record(raw: str, fields: Sequence[str], layout: _Layout) -> TextRecord:
+    if len(fields) != len(layout.names):
+        expected = f"the header {len(layout.names)}" if layout.headed else f"the first {len(layout.names)}"
+        return TextRecord(raw, None, f"The row has {len(fields)} fields, {expected}.")
+    return TextRecord(raw, dict(zip(layout.names, fields, strict=True)))
 
 
 def _json_record(raw: str) -> TextRecord:
@@ -177,11 +257,45 @@ def _json_record(raw: str) -> TextRecord:
     return TextRecord(raw, value)
 
 
-def _header(lines: _Lines, file: str, kind: TextKind) -> list[str]:
-    for _, _, fields, problem in _raw(lines, kind):
+def _layout(file: str, kind: TextKind) -> _Layout:
+    if kind == "jsonl":
+        return _Layout(kind)
+    plain = _Layout(kind, quoted=kind == "csv")
+    with _opened(file) as stream:
+        if not any(map(_ADDRESS.match, _first(_Lines(stream), plain, file))):
+            with _opened(file) as again:
+                header = _first(_Lines(again), _Layout(kind), file)
+            return _Layout(kind, tuple(name.strip() for name in header), headed=True)
+    with _opened(file) as stream:
+        first = islice(_raw(_Lines(stream), plain), _SAMPLE_RECORDS)
+        names = _told_names([fields for _, _, fields, problem in first if not problem])
+    return replace(plain, names=names)
+
+
+def _told_names(sample: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Names of the columns of a table without a header, by what is in them."""
+    width = len(sample[0])
+    cells = [[row[at] for row in sample if len(row) == width] for at in range(width)]
+    names = [f"column_{at + 1}" for at in range(width)]
+    url = max(range(width), key=lambda at: sum(map(bool, map(_ADDRESS.match, cells[at]))))
+    others = [at for at in range(width) if at != url]
+    if others:
+        names[max(others, key=lambda at: sum(map(_wordy, cells[at])))] = "caption"
+    names[url] = "url"
+    return tuple(names)
+
+
+def _wordy(cell: str) -> int:
+    """How much of a cell is words: an address or a number is none."""
+    return 0 if _ADDRESS.match(cell) else sum(map(str.isalpha, cell))
+
+
+def _first(lines: _Lines, layout: _Layout, file: str) -> list[str]:
+    """The fields of the first record."""
+    for _, _, fields, problem in _raw(lines, layout):
         if problem:
             break
-        return [name.strip() for name in fields]
+        return fields
     raise SourceError(
         "it has no readable header line",
         where=file,

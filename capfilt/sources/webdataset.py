@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -21,9 +21,9 @@ from capfilt.archive import Group, Member, OnBad, groups, members
 from capfilt.errors import DataError, SourceError
 from capfilt.inputs import expand, open_read
 from capfilt.records import Caption, Drop, Origin, table_of, web_caption
-from capfilt.sources.base import Counted, SourceConfig, changed, described, identities, row_of
+from capfilt.sources.base import Counted, SourceConfig, changed, described, identities, planned, row_of
 from capfilt.sources.columns import text_of
-from capfilt.sources.parts import Part, Parts, cut
+from capfilt.sources.parts import Part, Parts
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
 """Of pictures, in a tar or a folder; what they are is told by their content later."""
@@ -62,7 +62,7 @@ class WebDatasetSource:
                 where=self.config.path,
                 mend=f"A sample is KEY.jpg (or another picture) and KEY.txt or KEY.json. {self._told_bad}".strip(),
             )
-        return cut(((item.file, item.rows, self._digests[item.file]) for item in self._counted), part_rows)
+        return planned(self._counted, self._digests, part_rows)
 
     def read(self, part: Part) -> pa.Table:
         """The part's rows with their raw pictures, numbered as the samples stand in the tar.
@@ -87,7 +87,12 @@ class WebDatasetSource:
         )
 
     @cached_property
-    def _files(self) -> list[str]:
+    def files(self) -> list[str]:
+        """The tars, sorted.
+
+        Raises:
+            SourceError: none is there.
+        """
         found = [file for file in expand(self.config.path) if file.lower().endswith(TAR_ENDINGS)]
         if not found:
             raise SourceError(
@@ -98,7 +103,7 @@ class WebDatasetSource:
     @cached_property
     def _surveyed(self) -> tuple[list[Counted], Counter[str]]:
         bad: Counter[str] = Counter()
-        counted = [Counted(file, _count(file, lambda _, reason: bad.update([reason]))) for file in self._files]
+        counted = [Counted(file, count(file, lambda _, reason: bad.update([reason]))) for file in self.files]
         return counted, bad
 
     @property
@@ -115,14 +120,15 @@ class WebDatasetSource:
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        return identities(self._files)
+        return identities(self.files)
 
     def _row(self, part: Part, row: int, group: Group, reason: str) -> dict[str, Any]:
         image = next((group.members[kind] for kind in IMAGE_EXTENSIONS if kind in group.members), None)
         meta = _meta(group.members.get("json"))
         captions = _originals(meta) or _plain(group.members.get("txt"), meta, self.origin)
         url = text_of(meta.get("url")) or group.key
-        told = row_of(part, row, url=url, text=captions[0]["text"] if captions else "", origin=self.origin, image=image)
+        texts = [caption["text"] for caption in captions]
+        told = row_of(part, row, url=url, texts=texts, origin=self.origin, key=group.key, image=image)
         told["captions"] = captions
         if image:
             return told
@@ -147,7 +153,7 @@ def _samples(file: str, window: _Window, on_bad: OnBad) -> Iterator[Group]:
     return groups(_undamaged(file, window, on_bad), on_bad)
 
 
-def _undamaged(file: str, window: _Window, on_bad: OnBad) -> Iterator[Member]:
+def _undamaged(file: str, window: Callable[[str], bool], on_bad: OnBad) -> Iterator[Member]:
     with open_read(file, decompress=True) as stream:
         try:
             yield from members(stream, _LIMITS, on_bad, read=window)
@@ -157,8 +163,35 @@ def _undamaged(file: str, window: _Window, on_bad: OnBad) -> Iterator[Member]:
             on_bad("", f"the tar is damaged: {error}")
 
 
-def _count(file: str, on_bad: OnBad) -> int:
+def count(file: str, on_bad: OnBad) -> int:
+    """How many samples a tar has, up to its end or its first damage; reads its headers.
+
+    Raises:
+        SourceError: it is not there.
+    """
     return sum(1 for _ in _samples(file, _Window(0, 0), on_bad))
+
+
+def first_samples(file: str, most: int) -> int:
+    """How many samples a tar has, up to a number; reads no further.
+
+    Raises:
+        SourceError: it is not there.
+    """
+    return sum(1 for _ in islice(_samples(file, _Window(0, 0), lambda _, __: None), most))
+
+
+def pictures(file: str, keys: Collection[str], on_bad: OnBad) -> dict[str, bytes]:
+    """The encoded pictures of the samples of these keys, as far as the tar has them.
+
+    Raises:
+        SourceError: it is not there.
+    """
+    return {
+        member.key: member.data
+        for member in _undamaged(file, keys.__contains__, on_bad)
+        if member.extension in IMAGE_EXTENSIONS and member.data
+    }
 
 
 def _reason(reasons: dict[str, str], key: str) -> str:

@@ -160,7 +160,7 @@ def test_malformed_json_lines_are_drops_in_their_place(tmp_path):
         "[1]",
         deep,
         "",
-        '{"caption": ["x"], "url": "http://b"}',
+        '{"caption": {"x": "y"}, "url": "http://b"}',
     ]
     lines += [
         '{"url": null, "caption": 3}',
