@@ -32,7 +32,11 @@ PLACES = {"shards": "shards/", "ledger": "pairs/", "books": "manifest.json", "re
 
 def command(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A table of URLs, WebDataset tars, or a folder of pictures.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A table of URLs, tars, img2dataset's folder, pictures or annotations (docs/sources.md).",
+        ),
     ],
     dest: Annotated[str, typer.Argument(metavar="DEST", help="Folder or URL (s3://...) that the data set goes to.")],
     recipe: RecipeOption = None,
@@ -46,7 +50,7 @@ def command(
 ) -> None:
     """Turn SOURCE into a clean, captioned data set at DEST.
 
-    Tables: parquet, csv, tsv or jsonl, also gzipped; one file, a folder or a glob. Run again with the same
+    One file, a folder or a glob; `capfilt inspect SOURCE` shows what it is understood to be. Run again with the same
     SOURCE and DEST, it goes on where it stopped.
     """
     from capfilt.recipe import load
