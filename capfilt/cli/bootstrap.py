@@ -40,7 +40,8 @@ def command(
         typer.Argument(
             metavar="SOURCE",
             show_default=False,
-            help="A table of URLs, WebDataset tars, a folder of pictures; several are joined; none takes the recipe's.",
+            help="A table of URLs, tars, img2dataset's folder, pictures or annotations (docs/sources.md); several are "
+            "joined; none takes the recipe's.",
             default_factory=list,
         ),
     ],
@@ -63,7 +64,7 @@ def command(
 ) -> None:
     """Turn SOURCE into a clean, captioned data set at DEST.
 
-    Tables: parquet, csv, tsv or jsonl, also gzipped; one file, a folder or a glob. Run again with the same
+    One file, a folder or a glob; `capfilt inspect SOURCE` shows what it is understood to be. Run again with the same
     SOURCE and DEST, it goes on where it stopped. Several SOURCEs are joined; where they need settings of their own
     (human captions beside scraped ones), name the others in a recipe, as source.also.
     """

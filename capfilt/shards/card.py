@@ -72,10 +72,10 @@ def _what(manifest: Mapping[str, Any]) -> str:
     totals, source = manifest["totals"], manifest["source"]
     texts = sum(totals["texts_kept"].values())
     return (
-        f"{totals['rows']:,} rows of a {_cell(source.get('kind', 'source'))} went in; {totals['kept']:,} pictures with "
-        f"{texts:,} captions came out. A captioner wrote captions for the pictures, and a filter judged every text, "
-        "scraped or made, by how well it matches its picture; what does not match was removed (captioning and "
-        "filtering, *BLIP*, arXiv:2201.12086). The recipe says if one of the two was left out.\n\n"
+        f"{totals['rows']:,} rows of a source ({_cell(source.get('kind', 'unknown'))}) went in; {totals['kept']:,} "
+        f"pictures with {texts:,} captions came out. A captioner wrote captions for the pictures, and a filter "
+        "judged every text, scraped or made, by how well it matches its picture; what does not match was removed "
+        "(captioning and filtering, *BLIP*, arXiv:2201.12086). The recipe says if one of the two was left out.\n\n"
         f"Made by capfilt {_cell(manifest['capfilt'])} on {_cell(manifest['created'])}. `recipe.yaml` repeats the run; "
         "`pairs/` lists every row with its reason, and `manifest.json` the digests of all files.\n"
     )

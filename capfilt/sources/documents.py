@@ -29,6 +29,7 @@ _VALUE_BYTES = 64 << 20
 _MARK_BYTES = 4 << 20
 _SAMPLE_RECORDS = 64
 _SPACE = re.compile(r"[\s,]*")
+_AFTER = frozenset(" \t\r\n,:]}")
 _ROWS = ("annotations", "data", "rows")
 _PICTURES = ("image", "filename", "file_name", "regions", "sentences")
 """Keys of an annotated picture that is no row of addresses."""
@@ -93,8 +94,8 @@ class Scanner:
                 if len(self._text) - self._at > _VALUE_BYTES or not self._more():
                     raise self._damaged(str(error)) from error
                 continue
-            # A number at the end of what was read may go on.
-            if end < len(self._text) or not self._more():
+            # What ends where reading stopped, or in the middle of a number, may go on.
+            if self._text[end : end + 1] in _AFTER or not self._more():
                 offset, text = self.offset, self._text[self._at : end]
                 self._at = end
                 return offset, text, value

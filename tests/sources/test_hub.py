@@ -56,7 +56,7 @@ def test_a_data_set_of_the_hub_is_read_by_its_path(path, wanted):
     files = {name: data for name, data in FILES.items() if path.endswith(".tsv") or not name.endswith(".tsv")}
     with serving("some/pairs", files) as endpoint:
         # The hub's own setting, which is read when its library loads.
-        env = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}
+        env = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "NO_PROXY": "*"}
         command = [sys.executable, "-c", READ, path]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
