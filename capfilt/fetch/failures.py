@@ -20,7 +20,8 @@ from capfilt.fetch.addresses import RefusedAddressError
 from capfilt.images import Refused
 from capfilt.records import Drop
 
-_PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses of failures that may pass."""
 _OS_REASONS = {
     errno.ECONNREFUSED: "refuses the connection",
     errno.EHOSTUNREACH: "cannot be reached: no route to it",
@@ -50,9 +51,15 @@ def of_status(host: str, status: int, retry_after: str | None) -> Refused | Pass
     known = status in HTTPStatus.__members__.values()
     phrase = f" ({HTTPStatus(status).phrase})" if known else ""
     refused = Refused(Drop.HTTP_STATUS, f"{host} answered {status}{phrase}.")
-    if status in _PASSING_STATUS:
+    if status in PASSING_STATUS:
         return Passing(refused, seconds_to_wait(retry_after))
     return refused
+
+
+def resting(failed: Passing) -> Refused:
+    """What others are told who want something of a host that asked to be left alone."""
+    told = failed.refused
+    return Refused(told.drop, f"{told.detail[:-1]} before and asked to be left alone; it was not asked again.")
 
 
 def seconds_to_wait(retry_after: str | None) -> float | None:

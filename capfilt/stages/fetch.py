@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from capfilt.fetch.client import Fetched, fetch_all
+from capfilt.fetch.client import Fetched
 from capfilt.fetch.config import FetchConfig
+from capfilt.fetch.process import fetch_all
 from capfilt.images import Picture, Refused, normalise
 from capfilt.records import Drop, replace
 from capfilt.stages.base import Needs, Work

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from capfilt.fetch.client import fetch_all
 from capfilt.fetch.config import FetchConfig
+from capfilt.fetch.process import fetch_all
 from capfilt.images import ImageLimits, Picture
 from capfilt.records import Drop
 
@@ -22,7 +22,7 @@ CONFIG = FetchConfig(
     retries=1,
     retry_wait_s=0.01,
     retry_after_max_s=2,
-    allow_addresses=("127.0.0.1/32",),
+    allow_addresses=("127.0.0.1/32", "127.0.0.8/31"),
     images=ImageLimits(max_bytes=200_000),
 )
 
@@ -139,6 +139,8 @@ def outcomes(site):
     """All cases in one batch, as a real part mixes them."""
     urls = {name: case[0] for name, case in ADDRESSES.items()}
     urls |= {f"page {name}": site.url(name) for name in (*PAGES, *GOOD)}
+    # These ask to be left alone, with all else that their host has.
+    urls |= {"page 429-later": site.url("429-later", "127.0.0.8"), "page 429-date": site.url("429-date", "127.0.0.9")}
     urls |= {f"wire {name}": site.raw(name) for name in (*WIRE, "length-none")}
     urls["tls self-signed"] = f"https://127.0.0.1:{site.tls_port}/good"
     urls["tls plain"] = f"https://127.0.0.1:{site.port}/good"
