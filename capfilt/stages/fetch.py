@@ -46,7 +46,7 @@ class FetchImages:
     @property
     def writes(self) -> tuple[str, ...]:
         """Columns it changes."""
-        return ("image", "width", "height", "sha256", "drop", "detail")
+        return ("image", "width", "height", "sha256", "phash", "drop", "detail")
 
     @property
     def needs(self) -> Needs:
@@ -100,6 +100,7 @@ def _columns(table: pa.Table, found: dict[int, Fetched]) -> dict[str, list[Any]]
         "width": [item and item.width for item in kept],
         "height": [item and item.height for item in kept],
         "sha256": [item and item.sha256 for item in kept],
+        "phash": [item and item.phash for item in kept],
         "drop": [item.drop.value if item else old for item, old in zip(refused, drops, strict=True)],
         "detail": [item.detail if item else old for item, old in zip(refused, details, strict=True)],
     }
