@@ -49,6 +49,9 @@ class FetchConfig:
     """Directives of X-Robots-Tag that drop the row unread; empty honours none."""
     robots_txt: bool = False
     """Whether the robots.txt of each host is read first, and what it disallows left out."""
+    same_picture_max: int = 5
+    """URLs of one part that may give the very same picture; of more it is taken for a placeholder and all those rows
+    are dropped. 0 or more; 0 drops none."""
     threads: int = 2
     """Threads of one worker process that decode and re-encode pictures, 1 to 64."""
     images: ImageLimits = field(default_factory=ImageLimits)
@@ -64,6 +67,7 @@ class FetchConfig:
         self._require(0 <= self.per_host_rate <= 1000, "per_host_rate", "0 to 1000 requests a second")
         self._require(0 <= self.max_redirects <= 20, "max_redirects", "0 to 20")
         self._require(0 <= self.retries <= 10, "retries", "0 to 10")
+        self._require(self.same_picture_max >= 0, "same_picture_max", "0 or more")
         self._require(1 <= self.threads <= 64, "threads", "1 to 64")
         sendable = self.user_agent.isascii() and self.user_agent.isprintable() and self.user_agent.strip() != ""
         self._require(sendable, "user_agent", "printable ASCII text, not empty")

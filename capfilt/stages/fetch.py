@@ -5,6 +5,7 @@ Knows tables and ``fetch``; knows no engine and no model.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from capfilt.images import Picture, Refused, normalise
 from capfilt.records import Drop, replace
 from capfilt.stages.base import Needs, Work
 
+_WEB = ("http://", "https://")
 _NO_URL = Refused(Drop.NO_URL, "The row has neither a URL nor a picture.")
 
 
@@ -27,7 +29,8 @@ class FetchImages:
     """Gives every row one upright, bounded picture, or the reason why it has none.
 
     Rows that carry bytes (tars, folders) have them normalised, for a stranger's tar is as hostile as the web; the
-    others are fetched, equal URLs of a part once. Rows keep their order and number.
+    others are fetched, equal URLs of a part once. One picture that many URLs of a part give is no picture of any of
+    them ("image not available") and is dropped. Rows keep their order and number.
     """
 
     fetch: FetchConfig = field(default_factory=FetchConfig)
@@ -64,6 +67,7 @@ class FetchImages:
 
 def _bring_in(table: pa.Table, *, config: FetchConfig) -> pa.Table:
     found = _carried(table, config) | _fetched(table, config)
+    found |= _placeholders(table.column("url").to_pylist(), found, config.same_picture_max)
     return replace(table, _columns(table, found))
 
 
@@ -87,6 +91,28 @@ def _fetched(table: pa.Table, config: FetchConfig) -> dict[int, Fetched]:
     distinct = list(dict.fromkeys(url for url in urls.values() if url))
     results = dict(zip(distinct, fetch_all(distinct, config), strict=True)) if distinct else {}
     return {row: results.get(url, _NO_URL) for row, url in urls.items()}
+
+
+def _placeholders(urls: list[str | None], found: dict[int, Fetched], most: int) -> dict[int, Fetched]:
+    """By row, the drop of every picture that more than ``most`` web addresses give; 0 looks for none.
+
+    A member of a tar and a file of a folder have paths, not web addresses, and are never counted.
+    """
+    if not most:
+        return {}
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    pictures = {
+        row: item.sha256
+        for row, item in found.items()
+        if isinstance(item, Picture) and (urls[row] or "").strip().lower().startswith(_WEB)
+    }
+    for row, sha256 in pictures.items():
+        homes[sha256].add((urls[row] or "").strip())
+    return {
+        row: Refused(Drop.PLACEHOLDER, f"{len(homes[sha256])} addresses of this part give this very picture.")
+        for row, sha256 in pictures.items()
+        if len(homes[sha256]) > most
+    }
 
 
 def _columns(table: pa.Table, found: dict[int, Fetched]) -> dict[str, list[Any]]:
