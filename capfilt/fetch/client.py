@@ -23,6 +23,7 @@ from capfilt.fetch.answers import Head
 from capfilt.fetch.config import FetchConfig
 from capfilt.fetch.failures import Passing
 from capfilt.fetch.native import Native
+from capfilt.fetch.peer import Peer
 from capfilt.fetch.turns import Turns
 from capfilt.fetch.urls import parse, target
 from capfilt.images import Picture, Refused, normalise
@@ -71,6 +72,9 @@ class Client:
 
     Args:
         config: bounds, manners and open addresses.
+
+    Raises:
+        EngineError: the engine is an extra that is not installed.
     """
 
     def __init__(self, config: FetchConfig) -> None:
@@ -78,7 +82,8 @@ class Client:
         self._pictures = ThreadPoolExecutor(config.threads, thread_name_prefix="pictures")
         self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookups")
         self._gate = Gate(config.open_networks)
-        self._engine: Engine = Native(config, self._gate, GuardedResolver(self._gate, self._lookups))
+        engine = Peer if config.engine == "img2dataset" else Native
+        self._engine: Engine = engine(config, self._gate, GuardedResolver(self._gate, self._lookups))
         self._turns = Turns(config)
         self._robots = robots.Robots(config.robot, self._read_robots, partial(self._aside, robots.parsed))
         self._picture = _Errand(self._permit, self._judge, config.images.max_bytes, self._normalised)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from capfilt.errors import RecipeError
 from capfilt.images import ImageLimits
@@ -18,6 +19,9 @@ _DIRECTIVE = re.compile(r"[a-z][a-z0-9_-]*")
 class FetchConfig:
     """How pictures are fetched: bounds, manners, and which addresses are open."""
 
+    engine: Literal["native", "img2dataset"] = "native"
+    """What makes the requests: our own asynchronous client, or img2dataset's downloader (an extra). The rules are the
+    same for both."""
     timeout_connect_s: float = 10.0
     """Seconds for name lookup, connection and TLS together, more than 0."""
     timeout_read_s: float = 10.0
@@ -58,6 +62,7 @@ class FetchConfig:
     """Bounds of each picture; ``images.max_bytes`` also caps each download."""
 
     def __post_init__(self) -> None:
+        self._require(self.engine in ("native", "img2dataset"), "engine", "native or img2dataset")
         for name in ("timeout_connect_s", "timeout_read_s", "timeout_total_s"):
             self._require(getattr(self, name) > 0, name, "more than 0 seconds")
         for name in ("retry_wait_s", "retry_after_max_s"):

@@ -1,14 +1,16 @@
 """What went wrong on the network, as a drop and a sentence a person understands.
 
-Knows aiohttp's exceptions and HTTP's status numbers. Sentences name the host only: the rest of a URL may hold
-credentials.
+Knows the exceptions of aiohttp and urllib, and HTTP's status numbers. Sentences name the host only: the rest of a
+URL may hold credentials.
 """
 
 from __future__ import annotations
 
 import errno
+import http.client
 import socket
 import ssl
+import urllib.error
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -29,6 +31,14 @@ _OS_REASONS = {
     errno.EADDRNOTAVAIL: "cannot be reached: no route to it",
 }
 _BROKEN = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
+
+
+class NoConnectionError(TimeoutError):
+    """No connection in time."""
+
+
+class SilenceError(TimeoutError):
+    """An answer that stopped coming."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +86,23 @@ def seconds_to_wait(retry_after: str | None) -> float | None:
 
 def of_error(host: str, error: BaseException) -> Refused | Passing:
     """The failure that an exception from the HTTP stack is."""
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
+        return of_error(host, error.reason)
     if isinstance(error, RefusedAddressError):
         return Refused(Drop.REFUSED_ADDRESS, str(error))
     if isinstance(error, TimeoutError):
         return Refused(Drop.TIMED_OUT, f"{host} {_time_out(error)}.")
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return _unreachable(host, _tls_reason(error))
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, http.client.HTTPException):
         return _of_os(host, error)
     return _of_http(host, error)
 
 
 def _time_out(error: TimeoutError) -> str:
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
+    if isinstance(error, aiohttp.ConnectionTimeoutError | NoConnectionError):
         return "did not accept a connection in time"
-    if isinstance(error, aiohttp.SocketTimeoutError):
+    if isinstance(error, aiohttp.SocketTimeoutError | SilenceError):
         return "fell silent for too long"
     return "did not finish its answer in time"
 
@@ -117,18 +129,20 @@ def _of_dns(host: str, error: OSError) -> Refused | Passing:
 def _of_os(host: str, error: OSError) -> Refused | Passing:
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return _of_dns(host, error.os_error)
+    if isinstance(error, socket.gaierror):
+        return _of_dns(host, error)
     if error.errno in _BROKEN:
         return Passing(_unreachable(host, "broke the connection off"))
     return _unreachable(host, _OS_REASONS.get(error.errno or 0, "cannot be connected to"))
 
 
 def _of_http(host: str, error: BaseException) -> Refused | Passing:
-    if isinstance(error, aiohttp.ServerDisconnectedError):
+    if isinstance(error, aiohttp.ServerDisconnectedError | http.client.RemoteDisconnected):
         return Passing(_unreachable(host, "closed the connection without an answer"))
-    if isinstance(error, aiohttp.ClientPayloadError):
+    if isinstance(error, aiohttp.ClientPayloadError | http.client.IncompleteRead):
         return Passing(_unreachable(host, "broke off in the middle of its answer"))
     if isinstance(error, aiohttp.InvalidURL):
         return Refused(Drop.NO_URL, "The address is no valid URL.")
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, aiohttp.ClientResponseError | http.client.HTTPException):
         return _unreachable(host, "answered with something that is not valid HTTP")
     return _unreachable(host, f"could not be spoken to (unexpected {type(error).__name__})")

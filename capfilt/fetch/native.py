@@ -25,11 +25,12 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _DNS_LASTS_S = 300
-_HEADERS = {
+HEADERS = {
     "Accept": "image/jpeg,image/png,image/webp,image/*;q=0.8",
     # Pictures gain nothing from another compression, and each is one more way to send a bomb.
     "Accept-Encoding": "identity",
 }
+"""What every request says beside who asks."""
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -65,7 +66,7 @@ class Native:
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
-            headers={**_HEADERS, "User-Agent": config.user_agent},
+            headers={**HEADERS, "User-Agent": config.user_agent},
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(connect=config.timeout_connect_s, sock_read=config.timeout_read_s),
             auto_decompress=False,

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from capfilt.fetch.client import Fetched
 from capfilt.fetch.config import FetchConfig
+from capfilt.fetch.peer import require_installed
 from capfilt.fetch.process import fetch_all
 from capfilt.images import Picture, Refused, normalise
 from capfilt.records import Drop, replace
@@ -61,7 +62,13 @@ class FetchImages:
         return Needs(cpus=0.25)
 
     def open(self) -> Work:
-        """The work: one part in, the same rows out."""
+        """The work: one part in, the same rows out.
+
+        Raises:
+            EngineError: the chosen engine is not installed.
+        """
+        if self.fetch.engine == "img2dataset":
+            require_installed()
         return partial(_bring_in, config=self.fetch)
 
 

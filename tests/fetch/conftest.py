@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import importlib.util
 import io
 import shutil
 import socket
@@ -29,6 +30,19 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
 
 GOOD = encoded(Image.effect_mandelbrot((80, 60), (-2, -1.5, 1, 1.5), 40).convert("RGB"))
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
+
+
+PEER = importlib.util.find_spec("img2dataset") is not None
+ENGINES = [
+    "native",
+    pytest.param("img2dataset", marks=pytest.mark.skipif(not PEER, reason="needs the extra img2dataset")),
+]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request) -> str:
+    """The same rules hold for both."""
+    return request.param
 
 
 def tiff_of_huge_tiles() -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -131,11 +133,23 @@ WIRE = {
     "loris-headers": (Drop.TIMED_OUT, "did not finish"),
     "reset": (Drop.UNREACHABLE, "broke"),
 }
+LAXER = {
+    # http.client reads as much as was announced, and takes a chunk without a length for the end of the connection.
+    "length-short": (Drop.BROKEN_IMAGE, "cut short"),
+    "bad-chunks": (Drop.UNREACHABLE, "broke off"),
+}
+"""What img2dataset's HTTP cannot tell."""
 GOOD = ("good", "good.html", "gzipped", "moved", "otherbot", "flaky")
 
 
 @pytest.fixture(scope="module")
-def outcomes(site):
+def hits(site, outcomes) -> Counter[str]:
+    """What was asked of the server for the batch."""
+    return Counter(site.hits)
+
+
+@pytest.fixture(scope="module")
+def outcomes(site, engine):
     """All cases in one batch, as a real part mixes them."""
     urls = {name: case[0] for name, case in ADDRESSES.items()}
     urls |= {f"page {name}": site.url(name) for name in (*PAGES, *GOOD)}
@@ -145,9 +159,10 @@ def outcomes(site):
     urls["tls self-signed"] = f"https://127.0.0.1:{site.tls_port}/good"
     urls["tls plain"] = f"https://127.0.0.1:{site.port}/good"
     urls["deaf"] = f"http://127.0.0.1:{site.deaf_port}/"
+    fetch_all(["http://10.0.0.1/"], replace(CONFIG, engine=engine))  # img2dataset takes seconds to load
     site.hits.clear()
     started = time.monotonic()
-    found = dict(zip(urls, fetch_all(list(urls.values()), CONFIG), strict=True))
+    found = dict(zip(urls, fetch_all(list(urls.values()), replace(CONFIG, engine=engine)), strict=True))
     assert time.monotonic() - started < 10
     return found
 
@@ -170,8 +185,9 @@ def test_pages(outcomes, name):
 
 
 @pytest.mark.parametrize("name", WIRE)
-def test_wire(outcomes, name):
-    judge(outcomes[f"wire {name}"], *WIRE[name])
+def test_wire(outcomes, engine, name):
+    expected = WIRE | LAXER if engine == "img2dataset" else WIRE
+    judge(outcomes[f"wire {name}"], *expected[name])
 
 
 @pytest.mark.parametrize("name", [f"page {name}" for name in GOOD] + ["wire length-none"])
@@ -195,8 +211,7 @@ def test_a_port_that_never_accepts(outcomes):
     judge(outcomes["deaf"], Drop.TIMED_OUT, "did not accept a connection")
 
 
-def test_what_cannot_pass_is_asked_for_once(outcomes, site):
+def test_what_cannot_pass_is_asked_for_once(hits):
     asked_once = ("/404", "/noai", "/429-later", "/html", "/to-private", "/endless")
-    assert {site.hits[path] for path in asked_once} == {1}
-    assert site.hits["/500"] == 2
-    assert site.hits["/flaky"] == 2
+    assert {hits[path] for path in asked_once} == {1}
+    assert (hits["/500"], hits["/flaky"]) == (2, 2)

@@ -18,6 +18,11 @@ CONFIG = FetchConfig(
 )
 
 
+@pytest.fixture(scope="module")
+def base(engine) -> FetchConfig:
+    return replace(CONFIG, engine=engine)
+
+
 @pytest.mark.parametrize(
     ("page", "host", "drop", "word"),
     [
@@ -33,36 +38,36 @@ CONFIG = FetchConfig(
         ("a/secret", 9, None, ""),
     ],
 )
-def test_rules(site, page, host, drop, word):
-    found = fetch_all([site.url(page, f"127.0.0.{host}")], CONFIG)[0]
+def test_rules(site, page, host, drop, word, base):
+    found = fetch_all([site.url(page, f"127.0.0.{host}")], base)[0]
     if drop is None:
         assert isinstance(found, Picture), found
     else:
         assert (found.drop, word in found.detail) == (drop, True), found
 
 
-def test_it_is_asked_for_once_a_host_before_all_else(site):
-    config = replace(CONFIG, timeout_read_s=3)
+def test_it_is_asked_for_once_a_host_before_all_else(site, base):
+    config = replace(base, timeout_read_s=3)
     site.log.clear()
     for _ in range(2):
         fetch_all([site.url(f"good?n={n}", "127.0.0.3") for n in range(8)], config)
     assert site.log == ["/robots.txt", *["/good"] * 16]
 
 
-def test_a_redirect_asks_the_host_it_leads_to(site):
+def test_a_redirect_asks_the_host_it_leads_to(site, base):
     """127.0.0.2 has no rules; where it sends us does."""
-    found = fetch_all([site.url("to-secret", "127.0.0.2")], CONFIG)[0]
+    found = fetch_all([site.url("to-secret", "127.0.0.2")], base)[0]
     assert (found.drop, "robots.txt of 127.0.0.3" in found.detail) == (Drop.OPTED_OUT, True)
 
 
-def test_it_is_not_asked_for_where_nobody_wants_it(site):
+def test_it_is_not_asked_for_where_nobody_wants_it(site, base):
     site.log.clear()
-    fetch_all([site.url("a/secret", "127.0.0.3")], replace(CONFIG, robots_txt=False))
+    fetch_all([site.url("a/secret", "127.0.0.3")], replace(base, robots_txt=False))
     assert site.log == ["/a/secret"]
 
 
-def test_a_closed_address_is_not_asked_for_its_rules():
-    found = fetch_all(["http://10.0.0.1/a.jpg"], CONFIG)[0]
+def test_a_closed_address_is_not_asked_for_its_rules(base):
+    found = fetch_all(["http://10.0.0.1/a.jpg"], base)[0]
     assert (found.drop, "robots" in found.detail) == (Drop.REFUSED_ADDRESS, False)
 
 
