@@ -26,7 +26,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from capfilt import sniff
+from capfilt import likeness, sniff
 from capfilt.colour import flat, foreign_profile, resampable
 from capfilt.errors import DataError, RecipeError
 from capfilt.records import Drop
@@ -90,6 +90,8 @@ class Picture:
     """Pixels."""
     sha256: str
     """Hex digest of ``data``."""
+    phash: str
+    """Perceptual hash of what it shows, 16 hex digits."""
 
 
 @dataclass(frozen=True)
@@ -222,10 +224,11 @@ def _keeps(image: Image.Image, kind: str, data: bytes, turn: int, limits: ImageL
 
 def _kept(image: ImageFile.ImageFile, data: bytes) -> Picture:
     width, height = image.size
-    # An eighth-size decode reads every coefficient of a JPEG: it proves the file whole at a third of the cost.
-    image.draft(None, (1, 1))
+    # A reduced grey decode reads every coefficient of a JPEG: it proves the file whole at a third of the cost, and
+    # is what the hash looks at.
+    image.draft("L", (likeness.SIDE, likeness.SIDE))
     image.load()
-    return _picture(data, width, height)
+    return _picture(data, image, (width, height))
 
 
 def _shrunk(image: ImageFile.ImageFile, limits: ImageLimits) -> Image.Image:
@@ -254,11 +257,11 @@ def _encoded(image: Image.Image, kind: str, limits: ImageLimits) -> Picture:
     subsampling = "4:2:0" if kind == "JPEG" else "4:4:4"
     image.info = {}  # else the encoder copies the profile and comments of the original
     image.save(out, "JPEG", quality=limits.quality, subsampling=subsampling)
-    return _picture(out.getvalue(), *image.size)
+    return _picture(out.getvalue(), image, image.size)
 
 
-def _picture(data: bytes, width: int, height: int) -> Picture:
-    return Picture(data, width, height, hashlib.sha256(data).hexdigest())
+def _picture(data: bytes, shows: Image.Image, size: tuple[int, int]) -> Picture:
+    return Picture(data, *size, sha256=hashlib.sha256(data).hexdigest(), phash=likeness.phash(shows))
 
 
 class _Quiet:

@@ -39,6 +39,7 @@ FREE_FIELDS = frozenset(
         "fetch.timeout_total_s",
         "fetch.concurrency",
         "fetch.per_host",
+        "fetch.per_host_rate",
         "fetch.retries",
         "fetch.retry_wait_s",
         "fetch.retry_after_max_s",

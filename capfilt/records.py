@@ -36,6 +36,7 @@ class Drop(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_SMALL = "too_small"
     BAD_ASPECT = "bad_aspect"
+    PLACEHOLDER = "placeholder"
     UNREADABLE_ROW = "unreadable_row"
     DUPLICATE = "duplicate"
     NO_CAPTION_KEPT = "no_caption_kept"

@@ -1,135 +1,126 @@
-"""Many URLs in, as many pictures or reasons out: safe, bounded, asynchronous HTTP.
+"""Many URLs in, as many pictures or reasons out: safe, bounded HTTP with manners.
 
-Each URL is judged before and at every hop (``addresses``), its answer read within caps (``answers``), its
-failures put into words (``failures``), its bytes made a picture in threads (``images``). Knows no tables and no
-engine.
+Each URL is judged before and at every hop (``addresses``, ``robots``), waits for its turn (``turns``), is asked for
+by an engine (``native``, ``peer``), its answer read within caps (``answers``), its failures put into words
+(``failures``), its bytes made a picture in threads (``images``). Knows no tables, and not how long it lives.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-import re
-from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
-import aiohttp
 from yarl import URL
 
-from capfilt.fetch import answers, failures
-from capfilt.fetch.addresses import Gate, GuardedResolver, RefusedAddressError, shown
+from capfilt.fetch import answers, failures, robots
+from capfilt.fetch.addresses import Gate, GuardedResolver, RefusedAddressError
+from capfilt.fetch.answers import Head
 from capfilt.fetch.config import FetchConfig
 from capfilt.fetch.failures import Passing
+from capfilt.fetch.native import Native
+from capfilt.fetch.peer import Peer
+from capfilt.fetch.turns import Turns
+from capfilt.fetch.urls import parse, target
 from capfilt.images import Picture, Refused, normalise
 from capfilt.records import Drop
 
 Fetched = Picture | Refused
 """What becomes of one URL."""
 
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_SUCCESS = frozenset({200, 203})
-_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?|[0-9a-f:.]+(%.*)?", re.IGNORECASE)
+T = TypeVar("T")
 _LOOKUPS = 32
-_ROBOT = "capfilt"
-_log = logging.getLogger(__name__)
-_HEADERS = {
-    "Accept": "image/jpeg,image/png,image/webp,image/*;q=0.8",
-    # Pictures gain nothing from another compression, and each is one more way to send a bomb.
-    "Accept-Encoding": "identity",
-}
 
 
-def fetch_all(urls: Sequence[str], config: FetchConfig) -> list[Fetched]:
-    """Fetches and normalises each URL; one that fails never fails another.
+class Engine(Protocol):
+    """What makes one request. It has checked every address it speaks to when it does so."""
+
+    async def get(
+        self, address: URL, left_s: float, judge: Callable[[Head], T | None], cap: int
+    ) -> bytes | T | Refused | Passing:
+        """One request, no redirect followed: what ``judge`` makes of the head, else the body, or the failure."""
+        ...
+
+    async def close(self) -> None:
+        """Closes the kept connections."""
+        ...
+
+    def abandon(self) -> None:
+        """Lets go of all without closing it, in a forked child."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Errand(Generic[T]):
+    """What is fetched and what for; the way there is the same."""
+
+    permit: Callable[[URL], Awaitable[Refused | None]]
+    judge: Callable[[URL, Head], Any]
+    cap: int
+    finish: Callable[[bytes], Awaitable[T]]
+
+
+class Client:
+    """A session, its turns, and the path of a URL through it. Made and used within one event loop.
 
     Credentials within a URL (``user:password@``) are never sent, environment proxies never used, cookies never
     kept.
 
     Args:
-        urls: any texts; what is no web address is refused.
         config: bounds, manners and open addresses.
 
-    Returns:
-        One result a URL, in the same order.
+    Raises:
+        EngineError: the engine is an extra that is not installed.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(_fetch_all(urls, config))
-    # A notebook runs a loop in this very thread.
-    with ThreadPoolExecutor(1, thread_name_prefix="fetch") as aside:
-        return aside.submit(lambda: asyncio.run(_fetch_all(urls, config))).result()
 
-
-def parse(url: str) -> URL | Refused:
-    """A text as a web address without credentials and fragment, or why it is none. Echoes nothing of it."""
-    try:
-        address = URL(url.strip())
-    except ValueError:
-        return Refused(Drop.NO_URL, "The text is no valid web address.")
-    if not address.scheme:
-        return Refused(Drop.NO_URL, "The text is no web address: it does not begin with http:// or https://.")
-    if address.scheme not in ("http", "https"):
-        return Refused(Drop.REFUSED_ADDRESS, "The address is neither http nor https; nothing else is fetched.")
-    if not address.raw_host or not _HOST.fullmatch(address.raw_host):
-        return Refused(Drop.NO_URL, "The web address names no valid host.")
-    return address.with_user(None).with_fragment(None)
-
-
-async def _fetch_all(urls: Sequence[str], config: FetchConfig) -> list[Fetched]:
-    pictures = ThreadPoolExecutor(config.threads, thread_name_prefix="pictures")
-    lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookups")
-    gate = Gate(config.open_networks)
-    connector = aiohttp.TCPConnector(
-        resolver=GuardedResolver(gate, lookups),
-        socket_factory=gate.make_socket,
-        limit=0,  # turns are taken before, where waiting costs no time-out
-        ttl_dns_cache=300,
-    )
-    try:
-        async with aiohttp.ClientSession(
-            connector=connector,
-            headers={**_HEADERS, "User-Agent": config.user_agent},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(connect=config.timeout_connect_s, sock_read=config.timeout_read_s),
-            auto_decompress=False,
-            trust_env=False,
-        ) as session:
-            client = _Client(session, gate, pictures, config)
-            return list(await asyncio.gather(*(client.fetch(url) for url in urls)))
-    finally:
-        # A name service that never answers must not hold up a finished batch.
-        lookups.shutdown(wait=False, cancel_futures=True)
-        pictures.shutdown(wait=False, cancel_futures=True)
-
-
-class _Client:
-    """One batch's session, its turns, and the path of a URL through it."""
-
-    def __init__(
-        self, session: aiohttp.ClientSession, gate: Gate, pictures: ThreadPoolExecutor, config: FetchConfig
-    ) -> None:
-        self._session = session
-        self._gate = gate
-        self._pictures = pictures
+    def __init__(self, config: FetchConfig) -> None:
         self._config = config
-        self._slots = asyncio.Semaphore(config.concurrency)
-        self._hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(config.per_host))
+        self._pictures = ThreadPoolExecutor(config.threads, thread_name_prefix="pictures")
+        self._lookups = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookups")
+        self._gate = Gate(config.open_networks)
+        engine = Peer if config.engine == "img2dataset" else Native
+        self._engine: Engine = engine(config, self._gate, GuardedResolver(self._gate, self._lookups))
+        self._turns = Turns(config)
+        self._robots = robots.Robots(config.robot, self._read_robots, partial(self._aside, robots.parsed))
+        self._picture = _Errand(self._permit, self._judge, config.images.max_bytes, self._normalised)
+
+    async def fetch_all(self, urls: Sequence[str]) -> list[Fetched]:
+        """One result a URL, in the same order; one that fails never fails another."""
+        return list(await asyncio.gather(*map(self.fetch, urls)))
 
     async def fetch(self, url: str) -> Fetched:
+        """What becomes of one URL, further attempts included."""
         address = parse(url)
         if isinstance(address, Refused):
             return address
-        outcome = await self._attempt(address)
+        return await self._insist(address, self._picture)
+
+    async def close(self) -> None:
+        """Closes the kept connections. A name service that never answers must not hold this up."""
+        self._pools_end()
+        await self._engine.close()
+
+    def abandon(self) -> None:
+        """Lets go of all without closing it: a forked child does not own what it inherited."""
+        self._engine.abandon()
+
+    def _pools_end(self) -> None:
+        for pool in (self._pictures, self._lookups):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _insist(self, address: URL, errand: _Errand[T]) -> T | Refused:
+        """Attempts until one does not fail, fails for good, or none is left."""
+        outcome = await self._follow(address, errand)
         for attempt in range(self._config.retries):
             wait = self._wait(attempt, outcome) if isinstance(outcome, Passing) else None
             if wait is None:
                 break
             await asyncio.sleep(wait)
-            outcome = await self._attempt(address)
+            outcome = await self._follow(address, errand)
         return outcome.refused if isinstance(outcome, Passing) else outcome
 
     def _wait(self, attempt: int, failed: Passing) -> float | None:
@@ -139,64 +130,65 @@ class _Client:
             return None
         return max(asked, self._config.retry_wait_s * float(2**attempt) * random.uniform(0.5, 1.5))
 
-    async def _attempt(self, address: URL) -> Fetched | Passing:
-        """Follows redirects from an address to its end."""
+    async def _follow(self, address: URL, errand: _Errand[T]) -> T | Refused | Passing:
+        """One attempt: follows redirects from an address to its end."""
         left = self._config.timeout_total_s
+        loop = asyncio.get_running_loop()
         for _ in range(self._config.max_redirects + 1):
-            async with self._turn(address):
-                started = asyncio.get_running_loop().time()
-                outcome = await self._hop(address, left)
-                left -= asyncio.get_running_loop().time() - started
+            refused = self._closed(address) or await errand.permit(address)
+            if refused is not None:
+                return refused
+            async with self._turns.of(address.raw_host or "") as refused:
+                if refused is not None:
+                    return refused
+                started = loop.time()
+                outcome = await self._engine.get(address, left, partial(errand.judge, address), errand.cap)
+                left -= loop.time() - started
                 if isinstance(outcome, bytes):
-                    return await self._picture(outcome)
+                    return await errand.finish(outcome)
             if not isinstance(outcome, URL):
+                self._heed(address, outcome)
                 return outcome
             address = outcome
         return Refused(Drop.TOO_MANY_REDIRECTS, f"There are more than {self._config.max_redirects} redirects.")
 
-    @asynccontextmanager
-    async def _turn(self, address: URL) -> AsyncIterator[None]:
-        # First the host's turn, then a slot: those who wait for a slow host keep no slot from the others.
-        async with self._hosts[address.raw_host or ""], self._slots:
-            yield
-
-    async def _hop(self, address: URL, left: float) -> bytes | URL | Refused | Passing:
-        """One request: the body, the address it redirects to, or the failure."""
-        host = shown(address.raw_host or "")
+    def _closed(self, address: URL) -> Refused | None:
         try:
             self._gate.check_host(address.raw_host or "")
-            async with asyncio.timeout(max(left, 0)), self._session.get(address, allow_redirects=False) as response:
-                return await self._answer(host, address, response)
-        except (aiohttp.ClientError, OSError, RefusedAddressError) as error:
-            return failures.of_error(host, error)
-        except Exception as error:  # noqa: BLE001  a stranger's server may find any hole in the HTTP stack
-            _log.warning("unexpected failure of a fetch from %s", host, exc_info=True)
-            return failures.of_error(host, error)
+        except RefusedAddressError as error:
+            return Refused(Drop.REFUSED_ADDRESS, str(error))
+        return None
 
-    async def _answer(
-        self, host: str, address: URL, response: aiohttp.ClientResponse
-    ) -> bytes | URL | Refused | Passing:
-        moved = response.status in _REDIRECTS and "Location" in response.headers
-        if response.status not in _SUCCESS and not moved:
-            return failures.of_status(host, response.status, response.headers.get("Retry-After"))
-        tags = response.headers.getall("X-Robots-Tag", [])
-        directive = answers.opted_out(tags, _ROBOT) if self._config.honour_opt_out else None
+    def _heed(self, address: URL, outcome: Any) -> None:
+        """A host that asks to wait is left alone by all who want something of it."""
+        if isinstance(outcome, Passing) and outcome.after_s:
+            self._turns.hold(address.raw_host or "", outcome.after_s, failures.resting(outcome))
+
+    async def _permit(self, address: URL) -> Refused | None:
+        return await self._robots.refusal(address) if self._config.robots_txt else None
+
+    def _judge(self, address: URL, head: Head) -> URL | Refused | Passing | None:
+        """What the head of a picture's answer says; None: read on."""
+        if head.status not in answers.SUCCESS and head.moved_to is None:
+            return failures.of_status(head.host, head.status, head.retry_after)
+        directive = answers.opted_out(head.robots_tags, self._config.robot_names, self._config.opt_outs)
         if directive is not None:
-            return Refused(Drop.OPTED_OUT, f"{host} asks robots to leave this picture out ({directive}).")
-        if moved:
-            return _target(host, address, response.headers["Location"])
-        return await answers.read_body(host, response, self._config.images.max_bytes)
+            return Refused(Drop.OPTED_OUT, f"{head.host} asks robots to leave this picture out ({directive}).")
+        return None if head.moved_to is None else target(head.host, address, head.moved_to)
 
-    async def _picture(self, body: bytes) -> Fetched:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pictures, normalise, body, self._config.images)
+    async def _normalised(self, body: bytes) -> Fetched:
+        return await self._aside(partial(normalise, limits=self._config.images), body)
+
+    async def _read_robots(self, address: URL) -> bytes | robots.Silence | Refused:
+        return await self._insist(address, _Errand(_anyone, robots.judge, robots.MAX_BYTES, _as_it_is))
+
+    async def _aside(self, work: Callable[[bytes], T], data: bytes) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pictures, work, data)
 
 
-def _target(host: str, address: URL, location: str) -> URL | Refused:
-    try:
-        target = parse(str(address.join(URL(location.strip()))))
-    except ValueError:
-        return Refused(Drop.UNREACHABLE, f"{host} redirects to something that is no web address.")
-    if isinstance(target, Refused) and target.drop is Drop.NO_URL:
-        return Refused(Drop.UNREACHABLE, f"{host} redirects to something that is no web address.")
-    return target
+async def _anyone(_: URL) -> None:
+    return None
+
+
+async def _as_it_is(body: bytes) -> bytes:
+    return body

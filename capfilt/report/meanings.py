@@ -31,6 +31,11 @@ DROPS: dict[str, tuple[str, str, str]] = {
     Drop.TOO_MANY_PIXELS: (PICTURE, "Too many pixels", "Decoding it would take more memory than allowed."),
     Drop.TOO_SMALL: (PICTURE, "Too small", "The shorter side is under the limit: an icon or a tracking pixel."),
     Drop.BAD_ASPECT: (PICTURE, "Too elongated", "Far longer than wide, or wider than long: a banner or a line."),
+    Drop.PLACEHOLDER: (
+        PICTURE,
+        "Placeholder",
+        "Many addresses gave one and the same picture: most likely the note that there is none.",
+    ),
     Drop.DUPLICATE: (PICTURE, "Duplicate", "The same picture was already taken from another row."),
     Drop.NO_CAPTION_KEPT: (
         FILTER,

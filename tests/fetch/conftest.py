@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import importlib.util
 import io
 import shutil
 import socket
@@ -11,6 +12,7 @@ import ssl
 import struct
 import subprocess
 import threading
+import time
 import zlib
 from collections import Counter
 from concurrent.futures import Future
@@ -28,6 +30,19 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
 
 GOOD = encoded(Image.effect_mandelbrot((80, 60), (-2, -1.5, 1, 1.5), 40).convert("RGB"))
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
+
+
+PEER = importlib.util.find_spec("img2dataset") is not None
+ENGINES = [
+    "native",
+    pytest.param("img2dataset", marks=pytest.mark.skipif(not PEER, reason="needs the extra img2dataset")),
+]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request) -> str:
+    """The same rules hold for both."""
+    return request.param
 
 
 def tiff_of_huge_tiles() -> bytes:
@@ -68,6 +83,35 @@ async def robots_then_silence(request: web.Request) -> web.StreamResponse:
     return response
 
 
+RULES = b"""\
+User-agent: *
+Disallow: /
+
+User-agent: capfilt
+Disallow: /*/secret
+Allow: /good
+Disallow: /slowly?n=7$
+"""
+
+
+async def robots_txt(request: web.Request) -> web.Response:
+    """Another one for each address of this machine."""
+    host = request.host.partition(":")[0]
+    if host == "127.0.0.3":
+        return web.Response(body=RULES)
+    if host == "127.0.0.4":
+        return web.Response(status=503)
+    if host == "127.0.0.5":
+        raise web.HTTPFound(str(request.url.with_host("127.0.0.3")))
+    if host == "127.0.0.6":
+        raise web.HTTPFound("http://10.0.0.1/robots.txt")
+    if host == "127.0.0.7":
+        return web.Response(body=b"#" * 600_000)
+    if host == "127.0.0.8":
+        return web.Response(status=403)
+    return web.Response(status=404)
+
+
 class Site:
     """The pages, and what was asked of them."""
 
@@ -75,6 +119,8 @@ class Site:
         self.hits: Counter[str] = Counter()
         self.headers: dict[str, dict[str, str]] = {}
         self.log: list[str] = []
+        self.peers: list[tuple[str, int]] = []
+        self.times: list[tuple[float, str]] = []
         self.busy = self.busiest = 0
         self.port = self.raw_port = self.tls_port = self.deaf_port = 0
 
@@ -89,6 +135,8 @@ class Site:
         self.hits[request.path] += 1
         self.headers[request.path] = dict(request.headers)
         self.log.append(request.path)
+        self.peers.append(request.transport.get_extra_info("peername"))
+        self.times.append((time.monotonic(), request.path_qs))
         return await handler(request)
 
     async def flaky(self, request: web.Request) -> web.Response:
@@ -103,6 +151,12 @@ class Site:
         self.busy -= 1
         return web.Response(body=GOOD)
 
+    async def busy_now(self, request: web.Request) -> web.Response:
+        """Asks everybody to wait for a second, once."""
+        if self.hits[request.path] < 2:
+            return web.Response(status=429, headers={"Retry-After": "1"})
+        return web.Response(body=GOOD)
+
     async def counted(self, request: web.Request) -> web.Response:
         return web.Response(body=GOOD, headers={"Set-Cookie": "a=b"})
 
@@ -115,6 +169,9 @@ def pages(site: Site) -> dict[str, object]:
         "good.html": picture(GOOD, kind="text/html"),
         "counted": site.counted,
         "flaky": site.flaky,
+        "busy-now": site.busy_now,
+        "robots.txt": robots_txt,
+        "a/secret": picture(GOOD),
         "slowly": site.slowly,
         "gzipped": picture(gzip.compress(GOOD), Content_Encoding="gzip"),
         "html": picture(b"<!DOCTYPE html><html><body>sign in</body></html>"),
@@ -155,6 +212,7 @@ def pages(site: Site) -> dict[str, object]:
         "to-metadata": redirect("http://169.254.169.254/latest/meta-data/"),
         "to-loopback": redirect(f"http://127.0.0.2:{site.port}/good"),
         "to-odd": redirect("http://2130706433/"),
+        "to-secret": redirect(f"http://127.0.0.3:{site.port}/a/secret"),
         "to-file": redirect("file:///etc/passwd"),
         "to-nonsense": redirect("http://[::1"),
         "to-nowhere": redirect("http://bad host/a.jpg"),
@@ -211,14 +269,14 @@ async def start(site: Site, tls: ssl.SSLContext | None) -> list[object]:
     app = web.Application(middlewares=[site.watch])
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     port = socket.create_server(("127.0.0.1", 0))
-    other = socket.create_server(("127.0.0.2", port.getsockname()[1]))
+    others = [socket.create_server((f"127.0.0.{n}", port.getsockname()[1])) for n in range(2, 10)]
     site.port = port.getsockname()[1]
     for path, handler in pages(site).items():
         app.router.add_get(f"/{path}", handler)
     for step in range(9):
         app.router.add_get(f"/hop{step}", redirect(f"/hop{step + 1}"))
     await runner.setup()
-    for listener in (port, other):
+    for listener in (port, *others):
         await web.SockSite(runner, listener).start()
     raw = await asyncio.start_server(misbehave, "127.0.0.1", 0)
     site.raw_port = raw.sockets[0].getsockname()[1]

@@ -19,6 +19,10 @@ from capfilt.images import ImageLimits
         ("timeout_total_s", float("nan")),
         ("concurrency", 0),
         ("per_host", 0),
+        ("per_host_rate", -1),
+        ("per_host_rate", float("inf")),
+        ("opt_outs", ("noai, noindex",)),
+        ("same_picture_max", -1),
         ("max_redirects", -1),
         ("retries", 11),
         ("retry_wait_s", -0.1),
@@ -54,6 +58,16 @@ def test_image_limits_out_of_range(field, value):
     with pytest.raises(RecipeError) as caught:
         ImageLimits(**{field: value})
     assert caught.value.where == f"images.{field}"
+
+
+@pytest.mark.parametrize(
+    ("agent", "robot"),
+    [("capfilt/0.1 (x)", "capfilt"), ("My-Crawler 2", "my-crawler"), ("Bot_x", "bot_x"), ("(nobody)", "capfilt")],
+)
+def test_the_name_of_the_robot_is_the_first_word_of_the_user_agent(agent, robot):
+    config = FetchConfig(user_agent=agent)
+    assert config.robot == robot
+    assert config.robot_names == {robot, "capfilt"}
 
 
 def test_it_pickles():

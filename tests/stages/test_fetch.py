@@ -6,6 +6,7 @@ import io
 import pickle
 import threading
 from collections import Counter
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
@@ -101,7 +102,7 @@ def test_every_row_comes_out_with_a_picture_or_a_reason(stage, shop):
         None,
     ]
     for line in after.to_pylist():
-        measured = [line[name] for name in ("image", "width", "height", "sha256")]
+        measured = [line[name] for name in ("image", "width", "height", "sha256", "phash")]
         assert all(value is None for value in measured) == (line["drop"] is not None)
         assert (line["detail"] is None) == (line["drop"] is None)
         if line["drop"] is None:
@@ -124,6 +125,31 @@ def test_it_says_what_it_touches(stage, shop):
     assert changed <= set(stage.writes)
     assert 0 < stage.needs.cpus < 1
     assert stage.needs.gpus == 0
+
+
+def test_one_picture_for_many_addresses_is_a_placeholder(shop):
+    """Six addresses of one picture go, five of another stay, and so do files that are equal and repeated rows."""
+    base, _ = shop
+    config = FetchConfig(allow_addresses=("127.0.0.0/8",), retries=0, same_picture_max=5)
+    gone = [row(n, f"{base}/red/{n}") for n in range(6)]
+    blue = [row(n, f"HTTP://elsewhere.example/{n}", image=jpeg("blue")) for n in range(6, 11)]
+    files = [row(n, f"folder/{n}.jpg", image=jpeg("green")) for n in range(11, 30)]
+    repeated = [row(n, "http://elsewhere.example/same", image=jpeg("white")) for n in range(30, 40)]
+    table = table_of([*gone, *blue, *files, *repeated])
+    after = FetchImages(fetch=config).open()(table).to_pylist()
+    assert [line["drop"] for line in after] == [Drop.PLACEHOLDER] * 6 + [None] * 34
+    assert {line["detail"] for line in after[:6]} == {"6 addresses of this part give this very picture."}
+    assert all(line[name] is None for line in after[:6] for name in ("image", "sha256", "phash", "width"))
+    off = FetchImages(fetch=replace(config, same_picture_max=0)).open()(table)
+    assert off.column("drop").null_count == 40
+
+
+def test_pictures_come_with_what_they_look_like(stage, shop):
+    base, _ = shop
+    table = stage.open()(table_of([row(0, f"{base}/red"), row(1, f"{base}/page"), row(2, None, image=jpeg("blue"))]))
+    hashes = table.column("phash").to_pylist()
+    assert [hash_ is not None for hash_ in hashes] == [True, False, True]
+    assert all(len(hash_) == 16 for hash_ in hashes if hash_)
 
 
 def test_no_rows(stage):
