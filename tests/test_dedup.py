@@ -98,7 +98,7 @@ def test_equal_and_like_pictures_become_drops_that_name_the_one_that_stays(made:
     manifest = json.loads((made.dest / "manifest.json").read_text())
     assert manifest["totals"]["dropped"] == {"duplicate": 2}
     assert manifest["dedup"] == {"near": 3}
-    assert "duplicate" in (made.dest / "report.html").read_text()
+    assert "Duplicate" in (made.dest / "report.html").read_text()
 
 
 def test_again_it_finds_nothing_and_the_main_job_leaves_it_as_it_is(made: Made) -> None:
