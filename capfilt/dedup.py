@@ -28,8 +28,8 @@ from capfilt.shards.read import samples
 from capfilt.shards.sample import key_of
 from capfilt.storage import Store
 
-NEAR = 3
-"""Bits of 64 that may differ, where nothing else is asked for."""
+NEAR = 2
+"""Bits of 64 that may differ, where nothing else is asked for. More joins drawings that only have a shape in common."""
 
 _COMPARED = ["part", "row", "sha256", "phash", "width", "height", "drop"]
 

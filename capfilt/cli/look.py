@@ -35,7 +35,7 @@ def dedup(
     dest: Dest,
     near: Annotated[
         int, typer.Option(min=-1, max=8, help="Bits of 64 in which hashes of like pictures may differ; -1: equal only.")
-    ] = 3,
+    ] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print every duplicate and what it is one of, as JSON.")
