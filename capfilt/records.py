@@ -39,6 +39,7 @@ class Drop(StrEnum):
     PLACEHOLDER = "placeholder"
     UNREADABLE_ROW = "unreadable_row"
     DUPLICATE = "duplicate"
+    QUARANTINED = "quarantined"
     NO_CAPTION_KEPT = "no_caption_kept"
 
 

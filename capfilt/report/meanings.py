@@ -37,6 +37,7 @@ DROPS: dict[str, tuple[str, str, str]] = {
         "Many addresses gave one and the same picture: most likely the note that there is none.",
     ),
     Drop.DUPLICATE: (PICTURE, "Duplicate", "The same picture was already taken from another row."),
+    Drop.QUARANTINED: (FILTER, "Quarantined", "A model failed with this picture, and with no other of its batch."),
     Drop.NO_CAPTION_KEPT: (
         FILTER,
         "No caption kept",

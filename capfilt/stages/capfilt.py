@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import torch
@@ -21,14 +21,17 @@ from PIL import Image
 
 from capfilt.captions import clean
 from capfilt.catalog import model_folder
-from capfilt.errors import ModelError
+from capfilt.errors import DataError, ModelError
 from capfilt.images import decode
 from capfilt.med.device import device_of
 from capfilt.peers.opening import open_captioner, open_filter
-from capfilt.records import Caption, Origin, replace
+from capfilt.records import Caption, Drop, Origin, replace
 from capfilt.roles import Captioner, Filter, Score, Writing
 from capfilt.stages.base import Needs, Work
+from capfilt.stages.careful import Careful, Fault, RowError
 from capfilt.stages.config import CapFiltConfig
+
+T = TypeVar("T")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -49,7 +52,7 @@ class CapFilt:
     capfilt: CapFiltConfig
     name: str = "capfilt"
     reads: tuple[str, ...] = ("id", "image", "captions", "drop")
-    writes: tuple[str, ...] = ("captions",)
+    writes: tuple[str, ...] = ("captions", "drop", "detail")
 
     @property
     def needs(self) -> Needs:
@@ -92,22 +95,36 @@ class _Worker:
 
     def __init__(self, config: CapFiltConfig, captioner: Captioner | None, judge: Filter | None) -> None:
         self.config, self.captioner, self.judge = config, captioner, judge
+        self.batch_size = config.batch_size
+        self.names = " and ".join(name for name in (config.captioner, config.filter) if name)
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
     def __call__(self, table: pa.Table) -> pa.Table:
         captions: list[list[Caption]] = table.column("captions").to_pylist()
-        live = [i for i, drop in enumerate(table.column("drop").to_pylist()) if drop is None]
+        drops, details = table.column("drop").to_pylist(), table.column("detail").to_pylist()
+        live = [i for i, drop in enumerate(drops) if drop is None]
         ids, data = table.column("id").to_pylist(), table.column("image")
-        batches = [live[i : i + self.config.batch_size] for i in range(0, len(live), self.config.batch_size)]
+        batches = [live[i : i + self.batch_size] for i in range(0, len(live), self.batch_size)]
 
-        def load(rows: list[int]) -> list[Image.Image]:
-            return [decode(data[i].as_py()) for i in rows]
+        def load(rows: list[int]) -> list[Image.Image | DataError]:
+            return [_decoded(data[i].as_py()) for i in rows]
 
+        decoded: dict[int, Image.Image | DataError] = {}
+
+        def work(rows: Sequence[int]) -> list[list[Caption]]:
+            pictures = [_or_raise(decoded[i]) for i in rows]
+            return self.work([ids[i] for i in rows], pictures, [captions[i] for i in rows])
+
+        careful = Careful(work, self.batch_size, where=self.names)
         for rows, pictures in ahead(self.pool, load, batches):
-            done = self.work([ids[i] for i in rows], pictures, [captions[i] for i in rows])
-            for i, result in zip(rows, done, strict=True):
-                captions[i] = result
-        return replace(table, {"captions": captions})
+            decoded = dict(zip(rows, pictures, strict=True))
+            for i, result in careful(rows):
+                if isinstance(result, Fault):
+                    drops[i], details[i] = str(Drop.QUARANTINED), result.detail
+                else:
+                    captions[i] = result
+        self.batch_size = careful.largest
+        return replace(table, {"captions": captions, "drop": drops, "detail": details})
 
     def work(self, ids: list[str], pictures: list[Image.Image], web: list[list[Caption]]) -> list[list[Caption]]:
         """Caption and judge one batch."""
@@ -141,11 +158,7 @@ class _Worker:
                     mend="Set capfilt.judge_by: itc and a threshold for cosines, such as 0.28 for a CLIP.",
                 )
             if not all(math.isfinite(value) for value in (score.itm, score.itc) if value is not None):
-                raise ModelError(
-                    f"it gave a score that is not a number in {self.config.dtype}",
-                    where=str(self.config.filter),
-                    mend="Set capfilt.dtype: float32, or use another filter.",
-                )
+                raise RowError(f"The filter gave a score that is not a number in {self.config.dtype}")
             human = caption["origin"] == Origin.HUMAN
             # Human texts join unfiltered (paper, section 3.3); a text of nothing but punctuation is none.
             kept = bool(clean(caption["text"])) and (human or decisive >= self.config.threshold)
@@ -153,9 +166,22 @@ class _Worker:
         return judged
 
 
+def _decoded(data: bytes) -> Image.Image | DataError:
+    try:
+        return decode(data)
+    except DataError as error:
+        return error
+
+
+def _or_raise(picture: Image.Image | DataError) -> Image.Image:
+    if isinstance(picture, DataError):
+        raise RowError(f"Its picture cannot be decoded: {picture.what}")
+    return picture
+
+
 def ahead(
-    pool: ThreadPoolExecutor, load: Callable[[list[int]], list[Image.Image]], batches: list[list[int]]
-) -> Iterator[tuple[list[int], list[Image.Image]]]:
+    pool: ThreadPoolExecutor, load: Callable[[list[int]], list[T]], batches: list[list[int]]
+) -> Iterator[tuple[list[int], list[T]]]:
     """Each batch with its pictures, the next one being loaded meanwhile."""
     waiting: list[tuple[list[int], Future[Any]]] = []
     source = iter(batches)

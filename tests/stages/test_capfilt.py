@@ -121,6 +121,22 @@ def test_a_filter_that_gives_no_numbers_is_named(config: CapFiltConfig, pictures
         captions_of(replace(config, filter=str(tmp_path)), table(pictures))
 
 
+def test_a_picture_that_no_model_bears_is_quarantined_and_the_others_are_as_without_it(
+    config: CapFiltConfig, pictures: list[bytes]
+) -> None:
+    rows = table(pictures)
+    images = [
+        b"\xff\xd8\xff no picture" if at == 3 else image for at, image in enumerate(rows.column("image").to_pylist())
+    ]
+    done = CapFilt(capfilt=config).open()(records.replace(rows, {"image": images})).to_pylist()
+    assert [(row["id"], row["drop"]) for row in done if row["drop"] == "quarantined"] == [("id3", "quarantined")]
+    assert done[3]["detail"].startswith("Its picture cannot be decoded: ")
+    whole = captions_of(config, rows)
+    for row in done:
+        if row["id"] != "id3":
+            assert [c["text"] for c in row["captions"]] == [c["text"] for c in whole[row["id"]]]
+
+
 def test_an_unknown_model_is_a_users_error(config: CapFiltConfig) -> None:
     with pytest.raises(ModelError, match="no-such-model"):
         CapFilt(capfilt=replace(config, filter="no-such-model")).open()

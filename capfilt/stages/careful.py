@@ -1,0 +1,107 @@
+"""A batch that fails is halved until it works or one row is left, so that a row that no model bears costs itself only.
+
+Knows lists of rows and what torch says when memory runs out; knows no models and no tables.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from capfilt.errors import CapfiltError, ModelError
+
+T = TypeVar("T")
+
+FEW = 8
+"""So many rows may fail before it is asked whether most do."""
+
+_log = logging.getLogger(__name__)
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class RowError(Exception):
+    """What a batch failed of lies in one of its rows; its text is a sentence for the ledger."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a row has no result."""
+
+    detail: str
+    """One sentence for a person."""
+
+
+class Careful(Generic[T]):
+    """Runs batches and keeps count of what fails.
+
+    Args:
+        work: takes rows and gives a result for each.
+        largest: rows of a batch at most. Lowered for good when memory runs out.
+        where: the model's name, for errors.
+    """
+
+    def __init__(self, work: Callable[[Sequence[int]], Sequence[T]], largest: int, *, where: str) -> None:
+        self._work, self.largest, self._where = work, largest, where
+        self._done = self._failed = 0
+
+    def __call__(self, rows: Sequence[int]) -> Iterator[tuple[int, T | Fault]]:
+        """Each row with its result, or with the reason why it has none.
+
+        Raises:
+            CapfiltError: as ``work`` raised it. ModelError: most rows fail, so it is not the rows.
+        """
+        at = 0
+        while at < len(rows):
+            batch = rows[at : at + self.largest]
+            at += len(batch)
+            yield from self._batch(batch)
+
+    def _batch(self, rows: Sequence[int]) -> Iterator[tuple[int, T | Fault]]:
+        try:
+            done = self._work(rows)
+        except CapfiltError:
+            raise
+        except Exception as error:  # noqa: BLE001 a model raises anything; the row that it fails of is counted
+            yield from self._after(error, rows)
+            return
+        self._done += len(rows)
+        yield from zip(rows, done, strict=True)
+
+    def _after(self, error: Exception, rows: Sequence[int]) -> Iterator[tuple[int, T | Fault]]:
+        starved = _out_of_memory(error)
+        if len(rows) == 1:
+            yield rows[0], self._fault(error, starved=starved)
+            return
+        half = len(rows) // 2
+        if starved:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.largest = min(self.largest, half)
+            _log.warning("memory ran out with %d pictures at a time; going on with %d", len(rows), half)
+        yield from self._batch(rows[:half])
+        yield from self._batch(rows[half:])
+
+    def _fault(self, error: Exception, *, starved: bool) -> Fault:
+        self._failed += 1
+        told = str(error).strip().partition("\n")[0][:200].rstrip(".") or type(error).__name__
+        if starved:
+            told = "Memory ran out with this picture alone"
+        elif not isinstance(error, RowError):
+            told = f"The model failed with this picture alone: {told}"
+        if self._failed >= FEW and self._failed > self._done:
+            raise ModelError(
+                f"it fails with most pictures ({self._failed} of {self._failed + self._done}): {told}",
+                where=self._where,
+                mend="Try capfilt.dtype: float32 and a smaller capfilt.batch_size; else it is the model.",
+            ) from error
+        return Fault(f"{told}.")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)

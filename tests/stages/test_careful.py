@@ -1,0 +1,77 @@
+"""Batches that fail: which rows pay for it, how often the work is tried, and when it is not the rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capfilt.errors import DataError, ModelError
+from capfilt.stages.careful import FEW, Careful, Fault, RowError
+
+
+class Work:
+    """Doubles rows; fails of some, and of more than ``room`` at once."""
+
+    def __init__(self, bad: set[int] = frozenset(), room: int = 10**6, error: Exception | None = None) -> None:
+        self.bad, self.room, self.sizes = bad, room, []
+        self.error = error or RowError("It is bad")
+
+    def __call__(self, rows: Sequence[int]) -> list[int]:
+        self.sizes.append(len(rows))
+        if len(rows) > self.room:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+        if self.bad & set(rows):
+            raise self.error
+        return [2 * row for row in rows]
+
+
+@given(bad=st.sets(st.integers(0, 39), max_size=FEW - 1), size=st.integers(1, 40), room=st.integers(1, 40))
+def test_only_bad_rows_have_no_result_and_the_order_stays(bad, size, room):
+    found = list(Careful(Work(bad, room), size, where="model")(range(40)))
+    assert [row for row, _ in found] == list(range(40))
+    assert {row for row, result in found if isinstance(result, Fault)} == bad
+    assert all(result == 2 * row for row, result in found if row not in bad)
+
+
+def test_one_bad_row_costs_two_halves_a_level():
+    work = Work({5})
+    assert dict(Careful(work, 32, where="model")(range(32)))[5] == Fault("It is bad.")
+    assert work.sizes == [32, 16, 8, 4, 4, 2, 1, 1, 2, 8, 16][: len(work.sizes)]
+    assert len(work.sizes) == 11
+
+
+def test_when_memory_runs_out_later_batches_are_smaller_and_it_is_said(caplog):
+    work = Work(room=5)
+    careful = Careful(work, 16, where="model")
+    with caplog.at_level(logging.WARNING):
+        assert len(list(careful(range(64)))) == 64
+    assert careful.largest == 4
+    assert work.sizes.count(16) == 1
+    assert "memory ran out with 16 pictures at a time; going on with 8" in caplog.text
+
+
+def test_a_picture_too_large_for_the_memory_alone_is_told():
+    ((_, fault),) = Careful(Work(room=0), 1, where="model")([3])
+    assert fault == Fault("Memory ran out with this picture alone.")
+
+
+def test_what_a_model_says_stands_in_the_ledger_in_one_line():
+    ((_, fault),) = Careful(Work({3}, error=IndexError("index 7 is out of range\nat line 9")), 1, where="model")([3])
+    assert fault == Fault("The model failed with this picture alone: index 7 is out of range.")
+
+
+def test_when_most_rows_fail_it_is_the_model():
+    work = Work(set(range(100)))
+    with pytest.raises(ModelError, match="fails with most pictures") as caught:
+        list(Careful(work, 32, where="model")(range(100)))
+    assert caught.value.where == "model"
+    assert len(work.sizes) < 30, "it is found out early"
+
+
+def test_errors_for_the_user_pass():
+    with pytest.raises(DataError):
+        list(Careful(Work({1}, error=DataError("no")), 4, where="model")(range(4)))
