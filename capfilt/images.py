@@ -30,6 +30,7 @@ from capfilt import likeness, sniff
 from capfilt.colour import flat, foreign_profile, resampable
 from capfilt.errors import DataError, RecipeError
 from capfilt.records import Drop
+from capfilt.resize import resized
 
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -242,7 +243,7 @@ def _shrunk(image: ImageFile.ImageFile, limits: ImageLimits) -> Image.Image:
     # A JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the cost; what is left of the way is resampled.
     image.draft(None, size)
     image.load()
-    small = resampable(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    small = resized(resampable(image), size)
     small.info = {name: value for name, value in image.info.items() if name == "icc_profile"}
     return small
 
@@ -293,6 +294,8 @@ class _Quiet:
 
 
 _quiet = _Quiet()
+# Memory of pictures is kept for the next ones, at most 64 MB: to get it anew costs more than to fill it.
+Image.core.set_blocks_max(4)
 # PIL logs what it makes of some files; where nobody set up logging, that would go to standard error.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
