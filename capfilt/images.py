@@ -295,7 +295,7 @@ class _Quiet:
 
 _quiet = _Quiet()
 # Memory of pictures is kept for the next ones, at most 64 MB: to get it anew costs more than to fill it.
-Image.core.set_blocks_max(4)
+Image.core.set_blocks_max(4)  # type: ignore[attr-defined]
 # PIL logs what it makes of some files; where nobody set up logging, that would go to standard error.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 

@@ -6,12 +6,13 @@ import io
 import re
 from itertools import combinations
 
+import imagehash
 import pytest
 from PIL import Image
 
 from capfilt.catalog import sample
 from capfilt.images import ImageLimits, Picture, normalise
-from capfilt.likeness import distance, phash
+from capfilt.likeness import _small, distance, phash
 
 LIMITS = ImageLimits(min_side=16)
 FEW = 8
@@ -82,3 +83,9 @@ def test_it_is_sixteen_hex_digits_for_any_picture():
 def test_distance_counts_bits():
     assert distance("0" * 16, "f" * 16) == 64
     assert distance("8000000000000001", "0" * 16) == 2
+
+
+def test_it_is_the_hash_of_the_library_that_others_use(photos):
+    for photo in photos:
+        picture = Image.open(io.BytesIO(photo)).convert("RGB")
+        assert phash(picture) == str(imagehash.phash(_small(picture)))

@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -139,6 +140,65 @@ LAXER = {
     "bad-chunks": (Drop.UNREACHABLE, "broke off"),
 }
 """What img2dataset's HTTP cannot tell."""
+TOLD = {
+    "html": "a sign-in page as JPEG",
+    "svg": "a drawing that could hold scripts",
+    "json": "an error as JSON, with status 200",
+    "empty": "no bytes",
+    "avif": "a format that is not read",
+    "brotli": "a content coding that was not asked for",
+    "truncated": "half a JPEG",
+    "noise": "a JPEG's first bytes, then noise",
+    "tiles": "a TIFF with tiles of 4 gigapixels",
+    "scans": "a JPEG with 4,000 scans",
+    "gzip-damaged": "damaged gzip",
+    "gzip-cut": "gzip that is cut short",
+    "pixels": "a PNG bomb, 400 megapixels in 50 kB",
+    "small": "a strip of 20 x 300 pixels",
+    "long": "a banner of 4,000 x 40 pixels",
+    "heavy": "more bytes than are read",
+    "endless": "a body without end",
+    "gzip-bomb": "gzip that unfolds to 40 MB",
+    "deflate-bomb": "deflate that unfolds to 20 MB",
+    "404": "a status",
+    "404-noindex": "a status, and an opt-out for the page that says so",
+    "403": "a status",
+    "204": "a status without a body",
+    "500": "a status that may pass, twice",
+    "429-later": "Retry-After: an hour",
+    "429-date": "Retry-After: the year 2100",
+    "302-bare": "a redirect to nowhere",
+    "noai": "X-Robots-Tag: noai",
+    "noml": "X-Robots-Tag: index, NoML",
+    "ourbot": "X-Robots-Tag: capfilt: noimageai",
+    "noai-silent": "an opt-out, and then no body",
+    "moved-noai": "an opt-out on the redirect",
+    "loop": "a redirect to itself",
+    "hop0": "nine redirects",
+    "to-private": "a redirect to 10.0.0.1",
+    "to-metadata": "a redirect to a cloud's metadata",
+    "to-loopback": "a redirect to another loopback address",
+    "to-odd": "a redirect to 2130706433",
+    "to-file": "a redirect to file:///etc/passwd",
+    "to-nonsense": "a redirect to half an address",
+    "to-nowhere": "a redirect to a host with a space",
+    "nothing": "the connection closed without an answer",
+    "garbage": "an answer that is not HTTP",
+    "huge-header": "a header of 100 kB",
+    "many-headers": "20,000 headers",
+    "length-long": "more bytes announced than sent",
+    "length-short": "fewer bytes announced than sent",
+    "length-absurd": "99 terabytes announced",
+    "length-negative": "a negative length",
+    "two-lengths": "two lengths that differ",
+    "bad-chunks": "a chunk whose length is no number",
+    "status-999": "a status that does not exist",
+    "silent": "no answer, ever",
+    "loris": "a byte of the body every 0.1 s",
+    "loris-headers": "a header every 0.1 s, without end",
+    "reset": "the connection reset within the body",
+}
+"""What each page and each answer is, as docs/fetching.md tells it."""
 GOOD = ("good", "good.html", "gzipped", "moved", "otherbot", "flaky")
 
 
@@ -215,3 +275,28 @@ def test_what_cannot_pass_is_asked_for_once(hits):
     asked_once = ("/404", "/noai", "/429-later", "/html", "/to-private", "/endless")
     assert {hits[path] for path in asked_once} == {1}
     assert (hits["/500"], hits["/flaky"]) == (2, 2)
+
+
+def cell(text: str) -> str:
+    shown = "".join(char if char.isprintable() else "\\0" for char in text)
+    return (shown if len(shown) < 60 else f"{shown[:57]}...").replace("|", "\\|").replace("\\@", "\\\\@")
+
+
+def test_the_page_on_fetching_has_the_table_of_all_cases(outcomes, engine, site, tmp_path):
+    if engine != "native":
+        pytest.skip("the page tells what the native engine says")
+    lines = [f"| `{cell(url)}` | {outcomes[name].drop} |" for name, (url, *_) in ADDRESSES.items() if url]
+    pages = [("page", name) for name in PAGES] + [("wire", name) for name in WIRE]
+    lines += [f"| {TOLD[name]} | {outcomes[f'{kind} {name}'].drop} |" for kind, name in pages]
+    lines += [f"| {what} | {outcomes[name].drop} |" for name, what in OTHERS.items() if name in outcomes]
+    table = "\n".join(["| what | drop |", "|---|---|", *lines])
+    (tmp_path / "table.md").write_text(table)
+    page = (Path(__file__).resolve().parents[2] / "docs" / "fetching.md").read_text(encoding="utf-8")
+    assert table in page, f"docs/fetching.md should have the table of {tmp_path / 'table.md'}"
+
+
+OTHERS = {
+    "tls self-signed": "a certificate nobody vouches for",
+    "tls plain": "https on a port that speaks http",
+    "deaf": "a port that never accepts",
+}
