@@ -26,6 +26,7 @@ from capfilt.records import Tally
 from capfilt.report.page import write_report
 from capfilt.shards.card import dataset_card
 from capfilt.shards.commit import PartMarker, claim, committed, remove_strangers, write_manifest
+from capfilt.shards.lease import Lease, leased
 from capfilt.sources.base import Source, SourceConfig
 from capfilt.sources.opening import open_source
 from capfilt.sources.parts import Part, Some
@@ -99,26 +100,26 @@ def bootstrap(
     planned = plan(opened, recipe.plan)
     models = digests({"captioner": recipe.capfilt.captioner, "filter": recipe.capfilt.filter})
     store.check_writable()
-    _claim(store, recipe, planned, models, dry_run=dry_run)
-    done = committed(store)
-    left, failed = todo(planned, done), _failed(planned, done, retry)
     stages = _Stages(recipe, store, planned, tuple(retry))
-    if not dry_run:
-        meter = _Meter(on_progress, planned, done)
+    if dry_run:
+        _claim(store, recipe, planned, models, dry_run=True)
+        done = committed(store)
+        told = _told(planned, stages(), todo(planned, done), _failed(planned, done, retry))
+        return Result(dest=store.url, plan=told, manifest=None, parts=len(planned.parts), done_before=len(done))
+    with leased(store) as lease:
+        _claim(store, recipe, planned, models, dry_run=False)
+        done = committed(store)
+        left, failed = todo(planned, done), _failed(planned, done, retry)
+        meter = _Meter(on_progress, planned, done, lease)
         _run(opened, left, stages, run or RunConfig(), meter)
         if failed:
             # Without it, a run that is cut off is seen to be unfinished.
             store.remove("manifest.json")
             meter.again(done[part.index] for part in failed)
             _run(opened, failed, stages.again, run or RunConfig(), meter)
-    anew = bool(left or failed)
-    return Result(
-        dest=store.url,
-        plan=_told(planned, stages(), left, failed) if dry_run else "",
-        manifest=None if dry_run else _finish(store, recipe, opened, models, planned, anew=anew),
-        parts=len(planned.parts),
-        done_before=len(done),
-    )
+        lease.check()
+        manifest = _finish(store, recipe, opened, models, planned, anew=bool(left or failed))
+    return Result(dest=store.url, plan="", manifest=manifest, parts=len(planned.parts), done_before=len(done))
 
 
 def _with_source(recipe: Recipe | None, source: str | Sequence[str] | SourceConfig) -> Recipe:
@@ -164,8 +165,10 @@ class _Stages:
 class _Meter:
     """Adds up the parts that are told of and tells the caller."""
 
-    def __init__(self, tell: Callable[[Progress], None] | None, planned: Plan, done: dict[int, PartMarker]) -> None:
-        self.tell, self.total = tell, len(planned.parts)
+    def __init__(
+        self, tell: Callable[[Progress], None] | None, planned: Plan, done: dict[int, PartMarker], lease: Lease
+    ) -> None:
+        self.tell, self.total, self.lease = tell, len(planned.parts), lease
         self.done, self.tally = len(done), sum((marker.tally for marker in done.values()), Tally())
 
     def again(self, markers: Iterable[PartMarker]) -> None:
@@ -180,6 +183,7 @@ class _Meter:
             self.tell(Progress(done=self.done, total=self.total, tally=self.tally))
 
     def __call__(self, tally: Tally) -> None:
+        self.lease.check()
         self.done, self.tally = self.done + 1, self.tally + tally
         self.start()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from capfilt.report.page import write_report
 from capfilt.shards.card import dataset_card
 from capfilt.shards.commit import SinkConfig, commit_part, remove_strangers, write_manifest
 from capfilt.shards.duplicates import Duplicate, Pictures, find
+from capfilt.shards.lease import leased
 from capfilt.shards.marker import PartMarker, committed
 from capfilt.shards.parquet import read_ledger
 from capfilt.shards.read import samples
@@ -74,11 +76,12 @@ def dedup(
             where=store.url,
             mend="Let `capfilt bootstrap` come to its end first.",
         )
-    markers = committed(store)
-    pictures = Pictures(_kept(store, marker) for marker in markers.values())
-    found = sorted(find(pictures, near), key=lambda one: (one.part, one.row))
-    if not dry_run:
-        _drop(store, markers, found, near, on_part or (lambda done, total: None))
+    with nullcontext() if dry_run else leased(store):
+        markers = committed(store)
+        pictures = Pictures(_kept(store, marker) for marker in markers.values())
+        found = sorted(find(pictures, near), key=lambda one: (one.part, one.row))
+        if not dry_run:
+            _drop(store, markers, found, near, on_part or (lambda done, total: None))
     equal = sum(one.bits is None for one in found)
     return Deduplicated(
         dest=store.url,

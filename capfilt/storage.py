@@ -113,6 +113,36 @@ class Store:
             self._fs.pipe_file(self._full(name), data)
         return hashlib.sha256(data).hexdigest()
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes a whole file unless one of this name is there; returns whether it did. Of many at once one does.
+
+        Stores that cannot promise that (S3 can) look first, and then write.
+
+        Raises:
+            DestinationError: as :meth:`write`.
+        """
+        if not self.is_local:
+            if self.exists(name):
+                return False
+            try:
+                self._fs.pipe_file(self._full(name), data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+        target = Path(self._full(name))
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+        with _told(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temporary.write_bytes(data)
+                # The name appears with its content, and only if it is free.
+                target.hardlink_to(temporary)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+        return True
+
     @contextmanager
     def write_file(self, name: str) -> Iterator[BinaryIO]:
         """A stream that becomes the file when the block ends; nothing appears if the block raises.
