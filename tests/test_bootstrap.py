@@ -24,7 +24,7 @@ from capfilt.flow.config import RunConfig
 from capfilt.med.model import MED
 from capfilt.recipe import load
 from capfilt.shards.read import samples
-from capfilt.shards.verify import verify
+from capfilt.shards.verify import repair, verify
 from capfilt.storage import Store
 
 LOCAL = RunConfig(runner="local")
@@ -397,3 +397,22 @@ def test_only_reasons_that_another_try_can_take_away_are_taken(job, moody, tmp_p
         job("out", source=moody[0], retry=["http_status", "no_caption_kept"])
     assert "timed_out" in caught.value.mend
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_damaged_is_taken_away_and_done_again_and_nothing_else(job, moody, tmp_path):
+    file, late = moody
+    tried_again(late)
+    job("out", *SMALL, source=file)
+    out = tmp_path / "out"
+    before, times = snapshot(out), snapshot(out, times=True)
+    shard = out / "shards/00002.tar"
+    shard.write_bytes(shard.read_bytes()[:-700])
+    assert repair(Store(str(out))) == [2]
+    job("out", *SMALL, source=file)
+    assert snapshot(out) == before
+    assert {name for name, seen in snapshot(out, times=True).items() if seen != times[name]} == {
+        "parts/00002.json",
+        "pairs/00002.parquet",
+        "shards/00002.tar",
+    }
+    assert verify(Store(str(out))) == []

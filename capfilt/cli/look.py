@@ -61,11 +61,17 @@ def dedup(
     typer.echo(f"{found:,} {'would be' if dry_run else 'were'} dropped as duplicates")
 
 
-def verify(dest: Dest) -> None:
+def verify(
+    dest: Dest,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Take away what is broken; the next bootstrap does it again.")
+    ] = False,
+) -> None:
     """Check a data set against its books.
 
     Counts, digests, and that each row is there once. Prints one line for each problem and exits 1 if there is any.
     """
+    from capfilt.shards.verify import repair as take_away
     from capfilt.shards.verify import verify as problems_of
     from capfilt.storage import Store
 
@@ -79,6 +85,10 @@ def verify(dest: Dest) -> None:
     problems = problems_of(store)
     for problem in problems:
         typer.echo(problem)
+    if problems and repair:
+        parts = take_away(store)
+        told = f"{len(parts)} part{'s' if len(parts) != 1 else ''}" if parts else "the manifest"
+        typer.echo(f"taken away: {told}; the same `capfilt bootstrap` as before makes them anew, and nothing else")
     if problems:
         raise typer.Exit(ExitCode.UNEXPECTED)
     typer.echo("ok: the books balance, and every file is as it was written")

@@ -1,21 +1,24 @@
 """Whether a data set is what its books say: digests, counts, each row once, each kept row in its shard.
 
-Reads everything it checks, in memory of one part. Knows a store and the formats; repairs nothing.
+Reads everything it checks, in memory of one part. Knows a store and the formats, and how to take away what is broken.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from capfilt.errors import CapfiltError
+from capfilt.errors import CapfiltError, DestinationError
 from capfilt.inputs import open_read
 from capfilt.records import Tally
-from capfilt.shards.marker import PartMarker, StoredFile, committed
+from capfilt.shards.commit import remove_strangers
+from capfilt.shards.lease import leased
+from capfilt.shards.marker import PartMarker, StoredFile, committed, marker_of
 from capfilt.shards.parquet import read_ledger
 from capfilt.shards.read import samples
 from capfilt.shards.sample import key_of
@@ -39,6 +42,35 @@ def verify(store: Store) -> list[str]:
         return [f"{store.url}: no part is committed there"]
     problems = [problem for marker in markers.values() for problem in _of_part(store, marker)]
     return [*problems, *_strangers(store, markers), *_of_manifest(store, markers)]
+
+
+def repair(store: Store) -> list[int]:
+    """Takes away what is broken, so that the main job's next run does it anew and nothing else: parts whose marker,
+    files or books are damaged, files that no marker knows, and a manifest that is not the sum of its parts.
+
+    Returns:
+        The parts that are to be done again, in order.
+
+    Raises:
+        DestinationError: another run works there.
+    """
+    again = []
+    with leased(store):
+        for name in store.names("parts"):
+            part = int(stem) if (stem := PurePosixPath(name).stem).isdigit() else None
+            try:
+                marker = marker_of(store, part) if part is not None else None
+            except DestinationError:
+                marker = None
+            if marker is not None and not any(_of_part(store, marker)):
+                continue
+            # The marker first: without it, whatever is left of the part is nothing but leftovers.
+            store.remove(f"parts/{name}")
+            again += [part] if part is not None else []
+        remove_strangers(store)
+        if again or any(_of_manifest(store, committed(store))):
+            store.remove("manifest.json")
+    return sorted(again)
 
 
 def _of_part(store: Store, marker: PartMarker) -> Iterator[str]:

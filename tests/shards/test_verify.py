@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from capfilt.shards.commit import SinkConfig, commit_part, write_manifest
-from capfilt.shards.verify import verify
+from capfilt.shards.marker import committed
+from capfilt.shards.verify import repair, verify
 from capfilt.storage import Store
 
 
@@ -40,19 +41,19 @@ def flip(path):
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize(
-    ("harm", "told"),
-    [
-        (lambda root: flip(root / "shards/00001.tar"), "shards/00001.tar: its bytes are not"),
-        (lambda root: (root / "shards/00001.tar").write_bytes(b""), "shards/00001.tar: has 0 bytes"),
-        (lambda root: (root / "pairs/00002.parquet").unlink(), "pairs/00002.parquet: there is no such file"),
-        (lambda root: (root / "shards/00002.tar").write_bytes(b"x"), "shards/00002.tar: no commit marker knows"),
-        (lambda root: (root / "parts/00001.json").write_bytes(b"{"), "a damaged commit marker"),
-        (lambda root: (root / "parts/00002.json").unlink(), "manifest.json: speaks of 3 parts, 2 are committed"),
-        (lambda root: (root / "manifest.json").unlink(), "manifest.json: is not there"),
-        (lambda root: (root / "manifest.json").write_bytes(b"[]"), "manifest.json: cannot be read"),
-    ],
-)
+HARMS = [
+    (lambda root: flip(root / "shards/00001.tar"), "shards/00001.tar: its bytes are not"),
+    (lambda root: (root / "shards/00001.tar").write_bytes(b""), "shards/00001.tar: has 0 bytes"),
+    (lambda root: (root / "pairs/00002.parquet").unlink(), "pairs/00002.parquet: there is no such file"),
+    (lambda root: (root / "shards/00002.tar").write_bytes(b"x"), "shards/00002.tar: no commit marker knows"),
+    (lambda root: (root / "parts/00001.json").write_bytes(b"{"), "a damaged commit marker"),
+    (lambda root: (root / "parts/00002.json").unlink(), "manifest.json: speaks of 3 parts, 2 are committed"),
+    (lambda root: (root / "manifest.json").unlink(), "manifest.json: is not there"),
+    (lambda root: (root / "manifest.json").write_bytes(b"[]"), "manifest.json: cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("harm", "told"), HARMS)
 def test_each_harm_is_named(store, part_table, harm, told):
     build(store, part_table)
     harm(Path(store.url))
@@ -73,3 +74,25 @@ def test_a_marker_that_vouches_for_other_rows_is_caught(store, part_table):
         "sum of the parts",
     ):
         assert told in problems
+
+
+@pytest.mark.parametrize(("harm", "told"), HARMS)
+def test_repair_takes_away_what_is_broken_and_no_more(store, part_table, harm, told):
+    build(store, part_table)
+    harm(Path(store.url))
+    again = repair(store)
+    assert len(again) <= 1
+    left = set(committed(store))
+    for index in {0, 1, 2} - left:
+        commit_part(store, part_table(index=index, keep=index < 2), Planned(index), SinkConfig(format="both"))
+    if not store.exists("manifest.json"):
+        write_manifest(store, recipe={}, source={"kind": "table"}, models={}, parts_planned=3)
+    assert verify(store) == []
+    assert left >= {0}, "what is whole stays"
+
+
+def test_a_whole_set_is_left_alone(store, part_table):
+    build(store, part_table)
+    before = {file: file.read_bytes() for file in Path(store.url).rglob("*") if file.is_file()}
+    assert repair(store) == []
+    assert {file: file.read_bytes() for file in Path(store.url).rglob("*") if file.is_file()} == before
