@@ -25,6 +25,7 @@ from capfilt.recipe import Recipe, load, resolved
 from capfilt.records import Tally
 from capfilt.report.page import write_report
 from capfilt.shards.card import dataset_card
+from capfilt.shards.claim import record_changes, recorded_changes
 from capfilt.shards.commit import PartMarker, claim, committed, remove_strangers, write_manifest
 from capfilt.shards.lease import Lease, leased
 from capfilt.sources.base import Source, SourceConfig
@@ -76,6 +77,7 @@ def bootstrap(
     on_progress: Callable[[Progress], None] | None = None,
     dry_run: bool = False,
     retry: Sequence[str] = (),
+    with_changes: bool = False,
 ) -> Result:
     """Fetches, captions, filters and writes what is not done yet, then manifest, card and report.
 
@@ -89,6 +91,8 @@ def bootstrap(
         dry_run: only look at everything and plan; write nothing.
         retry: rows of parts that were done before and dropped for these reasons are tried again, alone; values of
             :data:`capfilt.stages.retry.RETRIED`.
+        with_changes: go on also with another recipe, model or source than the destination was begun with: parts that
+            are done stay as they are, unless their rows have changed, and the manifest tells what changed, and when.
 
     Raises:
         CapfiltError: a mistake in source, destination, recipe or models, before anything is written; or the
@@ -107,7 +111,10 @@ def bootstrap(
         told = _told(planned, stages(), todo(planned, done), _failed(planned, done, retry))
         return Result(dest=store.url, plan=told, manifest=None, parts=len(planned.parts), done_before=len(done))
     with leased(store) as lease:
-        _claim(store, recipe, planned, models, dry_run=False)
+        if with_changes:
+            _adopt(store, recipe, planned, models)
+        else:
+            _claim(store, recipe, planned, models, dry_run=False)
         done = committed(store)
         left, failed = todo(planned, done), _failed(planned, done, retry)
         meter = _Meter(on_progress, planned, done, lease)
@@ -230,7 +237,9 @@ def _finish(
     if anew or not store.exists("manifest.json"):
         remove_strangers(store)
         books, parts = resolved(recipe), len(planned.parts)
-        write_manifest(store, recipe=books, source=source.describe(), models=models, parts_planned=parts)
+        told = {"changes": changes} if (changes := recorded_changes(store)) else {}
+        described = source.describe()
+        write_manifest(store, recipe=books, source=described, models=models, parts_planned=parts, more=told)
     manifest: dict[str, Any] = store.read_json("manifest.json")
     if anew or not store.exists("README.md"):
         store.write("README.md", dataset_card(manifest).encode())
@@ -244,6 +253,25 @@ def _claim(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any], 
         return
     claim(store, resolved(recipe), planned.digest)
     claim_models(store, models, dry_run=dry_run)
+
+
+def _adopt(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any]) -> None:
+    """Makes a destination this run's own, whatever it was begun with, and writes down what changed."""
+    changes: list[str] = []
+    claim(store, resolved(recipe), planned.digest, on_change=changes.append)
+    there = store.read_json(_MODELS) if store.exists(_MODELS) else models
+    changes += [
+        f"the {role} {models.get(role, {}).get('name')} has other weights"
+        for role in sorted({*there, *models})
+        if there.get(role, {}).get("name") == models.get(role, {}).get("name") and there.get(role) != models.get(role)
+    ]
+    done, parts = committed(store), planned.parts
+    record_changes(store, changes, len(done))
+    store.write_json(_MODELS, models)
+    for at, marker in done.items():
+        if not 0 <= at < len(parts) or parts[at].digest != marker.digest:
+            # Its files are written over, or swept away in the end.
+            store.remove(f"parts/{at:05d}.json")
 
 
 def claim_models(store: Store, models: dict[str, Any], *, dry_run: bool = False) -> None:

@@ -118,7 +118,8 @@ def _drop(
     remove_strangers(store)
     # Also when nothing was found: the run before may have been cut off before it came here.
     told = {name: manifest[name] for name in ("recipe", "source", "models")}
-    again = write_manifest(store, **told, parts_planned=manifest["parts"], more={"dedup": {"near": near}})
+    more = {name: manifest[name] for name in ("changes",) if name in manifest} | {"dedup": {"near": near}}
+    again = write_manifest(store, **told, parts_planned=manifest["parts"], more=more)
     store.write("README.md", dataset_card(again).encode())
     write_report(store)
 

@@ -416,3 +416,43 @@ def test_what_was_damaged_is_taken_away_and_done_again_and_nothing_else(job, moo
         "shards/00002.tar",
     }
     assert verify(Store(str(out))) == []
+
+
+def test_with_changes_what_is_done_stays_and_the_manifest_tells(job, moody, tmp_path):
+    file, late = moody
+    tried_again(late)
+    job("out", *SMALL, source=file)
+    out = tmp_path / "out"
+    (out / "parts/00003.json").unlink()
+    with pytest.raises(DestinationError, match=r"capfilt\.top_p is 0\.9 there and 0\.5 now") as caught:
+        job("out", *SMALL, "capfilt.top_p=0.5", source=file)
+    assert "--continue-with-changes" in caught.value.mend
+    before = snapshot(out, times=True)
+    done = job("out", *SMALL, "capfilt.top_p=0.5", source=file, with_changes=True)
+    (change,) = done.manifest["changes"]
+    assert change["changes"] == ["capfilt.top_p is 0.9 there and 0.5 now"]
+    assert change["parts_done_before"] == 3
+    assert done.manifest["recipe"]["capfilt"]["top_p"] == 0.5
+    after = snapshot(out, times=True)
+    assert {name for name in before if after[name] != before[name]} <= {"pairs/00003.parquet", "shards/00003.tar"}
+    assert verify(Store(str(out))) == []
+    assert len(job("out", *SMALL, "capfilt.top_p=0.5", source=file).manifest["changes"]) == 1
+
+
+def test_with_changes_of_the_source_the_parts_of_changed_files_are_done_again(job, moody, tmp_path):
+    file, late = moody
+    tried_again(late)
+    job("out", *SMALL, source=file)
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:-1], lines[-1].replace("number 6", "the last")]) + "\n")
+    with pytest.raises(DestinationError, match="other input"):
+        job("out", *SMALL, source=file)
+    done = job("out", *SMALL, source=file, with_changes=True)
+    assert done.manifest["changes"][0]["changes"] == ["the source's files or their rows have changed since"]
+    assert ledger(tmp_path / "out")[-1]["captions"][0]["text"] == "a drawing, the last"
+    assert verify(Store(str(tmp_path / "out"))) == []
+    file.write_text("\n".join(lines[:3]) + "\n")
+    done = job("out", *SMALL, source=file, with_changes=True)
+    assert done.manifest["totals"]["rows"] == 2 == len(ledger(tmp_path / "out"))
+    assert len(done.manifest["changes"]) == 2
+    assert verify(Store(str(tmp_path / "out"))) == []

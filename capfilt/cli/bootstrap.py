@@ -58,6 +58,13 @@ def command(
             help="Try rows again that were dropped for these reasons, as unreachable,timed_out; all others stay.",
         ),
     ] = "",
+    with_changes: Annotated[
+        bool,
+        typer.Option(
+            "--continue-with-changes",
+            help="Go on in DEST with another recipe, model or source; what is done stays, the manifest tells.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and no progress.")] = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -79,6 +86,7 @@ def command(
         runner=runner,
         workers=workers,
         dry_run=dry_run,
+        with_changes=with_changes,
         retry=[_REASONS.get(reason, reason) for reason in retry.replace(",", " ").split()],
         verbose=verbose,
         quiet=quiet or as_json,
@@ -95,6 +103,7 @@ def run(
     workers: int | None,
     dry_run: bool = False,
     retry: Sequence[str] = (),
+    with_changes: bool = False,
     verbose: bool = False,
     quiet: bool = False,
 ) -> Result:
@@ -112,6 +121,7 @@ def run(
             on_progress=lambda now: _tell(progress, now),
             dry_run=dry_run,
             retry=retry,
+            with_changes=with_changes,
         )
 
 

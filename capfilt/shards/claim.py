@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import yaml
@@ -16,15 +17,33 @@ from capfilt.errors import DestinationError
 from capfilt.shards.marker import FORMAT_VERSION
 from capfilt.storage import Store
 
+CHANGES = "changes.json"
 _RECIPE_HEAD = "# The resolved recipe of the run that made this folder. `capfilt {job} --recipe` takes it as it is.\n"
 
 
-def claim(store: Store, recipe: Mapping[str, Any], plan_digest: str, *, job: str = "bootstrap") -> None:
+_OTHER_INPUT = "the source's files or their rows have changed since"
+
+
+def claim(
+    store: Store,
+    recipe: Mapping[str, Any],
+    plan_digest: str,
+    *,
+    job: str = "bootstrap",
+    on_change: Callable[[str], None] | None = None,
+) -> None:
     """Makes the destination this recipe's own, or checks that it is.
 
     The first run writes ``plan.json`` and ``recipe.yaml``; a later one must bring the same recipe and plan. Leave
     out of ``recipe`` what does not change the result (runner, workers), so that another machine may go on. ``job`` is
     the command that takes the recipe.
+
+    Args:
+        store: the destination.
+        recipe: JSON values.
+        plan_digest: of the plan.
+        job: the command that takes the recipe.
+        on_change: told, in words, of each difference, and then the destination is this recipe's; None refuses.
 
     Raises:
         DestinationError: another recipe or source made it (each differing field is named), or other files are there.
@@ -32,23 +51,48 @@ def claim(store: Store, recipe: Mapping[str, Any], plan_digest: str, *, job: str
     recipe = plain(recipe)
     if not store.exists("recipe.yaml"):
         _refuse_strangers(store)
-        store.write_json("plan.json", {"format": FORMAT_VERSION, "digest": plan_digest})
-        text = yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True)
-        store.write("recipe.yaml", f"{_RECIPE_HEAD.format(job=job)}{text}".encode())
+        _write(store, recipe, plan_digest, job)
         return
     differences = list(_differences(_stored_recipe(store), recipe))
+    other_input = not store.exists("plan.json") or store.read_json("plan.json").get("digest") != plan_digest
+    if on_change is not None:
+        for difference in [*differences, *([_OTHER_INPUT] if other_input else [])]:
+            on_change(difference)
+        if differences or other_input:
+            _write(store, recipe, plan_digest, job)
+        return
     if differences:
         raise DestinationError(
             "made by another recipe: " + "; ".join(differences),
             where=store.url,
-            mend="Give the same values to go on there, or choose another folder.",
+            mend="Give the same values to go on there, choose another folder, or say --continue-with-changes.",
         )
-    if not store.exists("plan.json") or store.read_json("plan.json").get("digest") != plan_digest:
+    if other_input:
         raise DestinationError(
-            "made from other input: the source's files or their rows have changed since",
+            f"made from other input: {_OTHER_INPUT}",
             where=store.url,
-            mend="Choose another folder, or bring back the source as it was.",
+            mend="Choose another folder, bring back the source as it was, or say --continue-with-changes.",
         )
+
+
+def record_changes(store: Store, changes: Sequence[str], parts_done: int) -> None:
+    """Adds to ``changes.json`` what a run that goes on does otherwise than the one before; nothing of no changes."""
+    if not changes:
+        return
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    told = {"when": when, "parts_done_before": parts_done, "changes": list(changes)}
+    store.write_json(CHANGES, [*recorded_changes(store), told])
+
+
+def recorded_changes(store: Store) -> list[dict[str, Any]]:
+    """What runs did otherwise than those before them, in order; empty if nothing ever changed."""
+    return list(store.read_json(CHANGES)) if store.exists(CHANGES) else []
+
+
+def _write(store: Store, recipe: Mapping[str, Any], plan_digest: str, job: str) -> None:
+    store.write_json("plan.json", {"format": FORMAT_VERSION, "digest": plan_digest})
+    text = yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True)
+    store.write("recipe.yaml", f"{_RECIPE_HEAD.format(job=job)}{text}".encode())
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,274 @@
+"""Runs of the main job that are killed again and again, and what their data sets are in the end.
+
+    python -P benchmarks/chaos.py [--runs 50] [--ray 4] [--pictures 2000] [--parallel 2] [--seed 0] [--out FILE]
+
+Each run fetches, captions and filters the same source (half of it a table of addresses on loopback, some dead; half
+tars) with two small models. It is killed with SIGKILL one to three times: at a random moment, while a file is being
+written, or, on Ray, a worker of it. Then the same command brings it to its end, and its ledger and shards are compared
+with those of a run that nothing disturbed, row by row and picture by picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import http.server
+import io
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+WORDS = ["a", "picture", "of", "red", "green", "blue", "circle", "square", "triangle", "on", "white"]
+PART_ROWS = 50
+TAR_ROWS = 500
+
+
+def models(folder: Path) -> None:
+    import torch
+
+    from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
+    from capfilt.med.model import MED
+    from capfilt.med.tokenizer import MEDTokenizer
+
+    shape = folder / "architecture"
+    shape.mkdir()
+    tokenizer = MEDTokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])
+    tokenizer.save(shape)
+    MEDConfig(
+        vision=VisionConfig(image_size=32, patch_size=8, width=64, depth=2, heads=2),
+        text=TextConfig(vocab_size=tokenizer.size, width=64, depth=2, heads=2, ffn_width=128, max_positions=32),
+        embed_dim=32,
+    ).save(shape)
+    for seed, name in enumerate(("captioner", "filter")):
+        torch.manual_seed(seed)
+        model = MED.new(shape)
+        if name == "filter":
+            torch.nn.init.normal_(model.itm_head.weight, std=2.0)  # else every score is near one half
+        model.save(folder / name)
+
+
+def corpus(folder: Path, count: int, url: str) -> None:
+    """``count`` pictures: the first half at addresses, every twelfth of them missing, the others in tars."""
+    from PIL import Image, ImageDraw
+
+    draw = random.Random(0)
+    (folder / "web").mkdir()
+    (folder / "tars").mkdir()
+    rows, tar = ["url,caption"], None
+    for n in range(count):
+        image = Image.new("RGB", (64, 48), "white")
+        box = sorted(draw.choices(range(60), k=2)), sorted(draw.choices(range(44), k=2))
+        corners = (box[0][0], box[1][0], box[0][1] + 2, box[1][1] + 2)
+        ImageDraw.Draw(image).rectangle(corners, fill=tuple(draw.choices(range(256), k=3)))
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=80)
+        text = " ".join(draw.choices(WORDS, k=6))
+        if n < count // 2:
+            if n % 12:
+                (folder / "web" / f"{n}.jpg").write_bytes(out.getvalue())
+            rows.append(f"{url}/{n}.jpg,{text}")
+            continue
+        if (n - count // 2) % TAR_ROWS == 0:
+            tar = tarfile.open(folder / "tars" / f"{n:06d}.tar", "w")  # noqa: SIM115 closed by the next, or by the end
+        for ending, data in (("jpg", out.getvalue()), ("txt", text.encode())):
+            member = tarfile.TarInfo(f"{n:06d}.{ending}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        if (n - count // 2) % TAR_ROWS == TAR_ROWS - 1 or n == count - 1:
+            tar.close()
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=folder / "web"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def command(folder: Path, dest: Path, runner: str) -> list[str]:
+    joined = json.dumps([{"path": str(folder / "tars"), "kind": "webdataset", "origin": "human"}])
+    settings = {
+        "source.also": joined,
+        "capfilt.captioner": folder / "captioner",
+        "capfilt.filter": folder / "filter",
+        "capfilt.max_length": 10,
+        "capfilt.cpus": 0.5,
+        "capfilt.threshold": 0.988,
+        "plan.part_rows": PART_ROWS,
+        "fetch.allow_addresses": "[127.0.0.0/8]",
+        "fetch.same_picture_max": 0,
+        "fetch.images.min_side": 8,
+    }
+    sets = [piece for name, value in settings.items() for piece in ("--set", f"{name}={value}")]
+    capfilt = Path(sys.executable).with_name("capfilt")
+    return [str(capfilt), "bootstrap", str(folder / "table.csv"), str(dest), "--runner", runner, "-q", *sets]
+
+
+def start(folder: Path, dest: Path, runner: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(folder, dest, runner),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def parts_of(dest: Path) -> int:
+    return sum(1 for _ in (dest / "parts").glob("*.json")) if (dest / "parts").is_dir() else 0
+
+
+def kill(run: subprocess.Popen, dest: Path, how: str, draw: random.Random) -> str | None:
+    """Kills it in its own way; what was hit, or None if it ended before."""
+    # First let it come to its work: most of a short run is the loading of libraries.
+    begun = parts_of(dest)
+    until = begun + draw.randrange(1, 12)
+    while run.poll() is None and parts_of(dest) < until and not (how == "early" and draw.random() < 0.002):
+        time.sleep(0.01)
+    time.sleep(draw.uniform(0, 0.3))
+    if how == "mid-write":
+        ends = time.monotonic() + 5
+        while run.poll() is None and not list(dest.glob("*/.*.tmp")) and time.monotonic() < ends:
+            time.sleep(0.0005)
+    victim = run.pid
+    if how == "worker":
+        found = subprocess.run(
+            ["pgrep", "-s", str(os.getsid(run.pid)), "-f", "ray::"], capture_output=True, text=True, check=False
+        ).stdout.split()
+        if not found:
+            return None
+        victim = int(draw.choice(found))
+    if run.poll() is not None:
+        return None
+    os.kill(victim, signal.SIGKILL)
+    return f"{how}, {parts_of(dest)} parts done"
+
+
+def one(folder: Path, number: int, runner: str, seed: int) -> dict:
+    draw, dest = random.Random(f"{seed}:{number}"), folder / f"run-{number}"
+    hits, starts = [], 0
+    for _ in range(draw.randrange(1, 4)):
+        run = start(folder, dest, runner)
+        starts += 1
+        ways = ("driver", "mid-write", "early") if runner == "local" else ("driver", "worker", "worker")
+        hit = kill(run, dest, draw.choice(ways), draw)
+        if hit is None or hit.startswith("worker"):
+            run.communicate(timeout=300)  # a run that loses a worker goes on or ends by itself
+        else:
+            run.wait()
+            run.stderr.close()
+        if hit:
+            hits.append(hit)
+    done = start(folder, dest, runner)
+    _, said = done.communicate(timeout=600)
+    if done.returncode:
+        return {"run": number, "runner": runner, "hits": hits, "failed": said.decode()[-2000:]}
+    return {"run": number, "runner": runner, "hits": hits, "starts": starts + 1}
+
+
+def content(dest: Path) -> tuple[list[dict], dict]:
+    import pyarrow.parquet as pq
+
+    from capfilt.shards.read import samples, shards_of
+
+    rows = [row for file in sorted((dest / "pairs").iterdir()) for row in pq.read_table(file).to_pylist()]
+    found = samples(shards_of(str(dest)))
+    return rows, {one.key: (one.image, one.captions, dict(one.meta)) for one in found}
+
+
+def compare(dest: Path, reference: tuple[list[dict], dict]) -> dict[str, int]:
+    from capfilt.shards.verify import verify
+    from capfilt.storage import Store
+
+    rows, pictures = content(dest)
+    places = Counter((row["part"], row["row"]) for row in rows)
+    expected = {(row["part"], row["row"]): row for row in reference[0]}
+    return {
+        "lost": len(expected.keys() - places.keys()),
+        "twice": sum(count - 1 for count in places.values()) + len(places.keys() - expected.keys()),
+        "different": sum(row != expected.get((row["part"], row["row"])) for row in rows)
+        + sum(pictures.get(key) != value for key, value in reference[1].items())
+        + len(pictures.keys() - reference[1].keys()),
+        "problems": len(verify(Store(str(dest)))),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--ray", type=int, default=4, help="how many of them are on Ray")
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    started, results = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        models(folder)
+        (folder / "web").mkdir()
+        with served(folder) as url:
+            (folder / "web").rmdir()
+            corpus(folder, options.pictures, url)
+            whole = start(folder, folder / "whole", "local")
+            _, said = whole.communicate()
+            if whole.returncode:
+                raise SystemExit(said.decode())
+            reference = content(folder / "whole")
+
+            def work(number: int) -> None:
+                found = one(folder, number, "ray" if number >= options.runs - options.ray else "local", options.seed)
+                if "failed" not in found:
+                    found |= compare(folder / f"run-{number}", reference)
+                results.append(found)
+                print(json.dumps(found), flush=True)
+
+            with ThreadPoolExecutor(options.parallel) as pool:
+                list(pool.map(work, range(options.runs - options.ray)))
+            for number in range(options.runs - options.ray, options.runs):
+                work(number)
+    totals = Counter()
+    for found in results:
+        totals.update({name: found.get(name, 0) for name in ("lost", "twice", "different", "problems")})
+    report = {
+        "runs": len(results),
+        "rows": len(reference[0]),
+        "pictures_kept": len(reference[1]),
+        "kills": sum(len(found["hits"]) for found in results),
+        "kinds": dict(Counter(hit.partition(",")[0] for found in results for hit in found["hits"])),
+        "failed": [found for found in results if "failed" in found],
+        **totals,
+        "took_s": round(time.monotonic() - started),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "each": sorted(results, key=lambda found: found["run"]),
+    }
+    print(json.dumps({name: value for name, value in report.items() if name != "each"}, indent=1))
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
