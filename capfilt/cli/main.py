@@ -6,6 +6,7 @@ neither torch nor ray.
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -71,6 +72,8 @@ app.add_typer(corpora.app, name="corpora")
 
 def run() -> NoReturn:
     """The console script's entry point."""
+    # What a batch system sends before it kills: the run then ends as after Ctrl-C, and says how to go on.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(call(sys.argv[1:]))
 
 
