@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, cast
 
 from fsspec.implementations.local import LocalFileSystem
 
-from capfilt.errors import DestinationError
+from capfilt.errors import CapfiltError, DestinationError
 from capfilt.inputs import filesystem
 
 _SPOOL_BYTES = 64 << 20
@@ -59,7 +59,8 @@ class Store:
     def exists(self, name: str) -> bool:
         """Whether a file or folder of this name is there."""
         self._forget()
-        return bool(self._fs.exists(self._full(name)))
+        with self._asked():
+            return bool(self._fs.exists(self._full(name)))
 
     def names(self, folder: str = "") -> list[str]:
         """Sorted names of the files directly in a folder (``""`` is the store itself); ``[]`` if it is absent.
@@ -68,7 +69,8 @@ class Store:
         """
         self._forget()
         try:
-            entries = self._fs.ls(self._full(folder) if folder else self._root, detail=True)
+            with self._asked():
+                entries = self._fs.ls(self._full(folder) if folder else self._root, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return []
         names = [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"]
@@ -78,7 +80,8 @@ class Store:
         """Sorted names of everything directly in the store: files, folders and hidden ones."""
         self._forget()
         try:
-            entries = self._fs.ls(self._root, detail=True)
+            with self._asked():
+                entries = self._fs.ls(self._root, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for entry in entries if (name := PurePosixPath(entry["name"].rstrip("/")).name))
@@ -89,14 +92,16 @@ class Store:
         Raises:
             FileNotFoundError: it is not there.
         """
-        return bytes(self._fs.cat_file(self._full(name)))
+        with self._asked():
+            return bytes(self._fs.cat_file(self._full(name)))
 
     def read_all(self, folder: str) -> dict[str, bytes]:
         """From name to content of every file directly in a folder, by name; an object store is asked in parallel."""
         names = self.names(folder)
         if not names:
             return {}
-        found = self._fs.cat([self._full(f"{folder}/{name}") for name in names])
+        with self._asked():
+            found = self._fs.cat([self._full(f"{folder}/{name}") for name in names])
         contents = {PurePosixPath(path).name: bytes(data) for path, data in found.items()}
         return {name: contents[name] for name in names}
 
@@ -110,7 +115,8 @@ class Store:
             with self._local_file(name) as file, _told(Path(self._full(name))):
                 file.write(data)
         else:
-            self._fs.pipe_file(self._full(name), data)
+            with self._asked():
+                self._fs.pipe_file(self._full(name), data)
         return hashlib.sha256(data).hexdigest()
 
     def create(self, name: str, data: bytes) -> bool:
@@ -125,9 +131,13 @@ class Store:
             if self.exists(name):
                 return False
             try:
-                self._fs.pipe_file(self._full(name), data, mode="create")
-            except FileExistsError:
-                return False
+                with self._asked():
+                    self._fs.pipe_file(self._full(name), data, mode="create")
+            except (FileExistsError, DestinationError):
+                # s3fs has no word of its own for a condition that did not hold.
+                if self.exists(name):
+                    return False
+                raise
             return True
         target = Path(self._full(name))
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
@@ -181,7 +191,7 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Removes one file; nothing happens if it is absent."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._asked():
             self._fs.rm_file(self._full(name))
 
     def check_writable(self) -> None:
@@ -202,6 +212,22 @@ class Store:
                 f"cannot be written: {type(error).__name__}: {error}",
                 where=self.url,
                 mend="Check that the bucket exists and that your credentials may write and delete there.",
+            ) from error
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """A remote service's failure as an error for the user; its client may raise anything."""
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, CapfiltError):
+            raise
+        except Exception as error:
+            if self.is_local:
+                raise
+            raise DestinationError(
+                f"the store fails: {type(error).__name__}: {error}",
+                where=self.url,
+                mend="What is committed stays. Check the store and your rights there, and run again to go on.",
             ) from error
 
     def _full(self, name: str) -> str:
@@ -236,10 +262,11 @@ class Store:
             local = Path(folder, "file")
             with local.open("wb") as file:
                 yield cast("BinaryIO", file)
-            if local.stat().st_size <= _SPOOL_BYTES:
-                self._fs.pipe_file(self._full(name), local.read_bytes())
-            else:
-                self._fs.put_file(str(local), self._full(name))
+            with self._asked():
+                if local.stat().st_size <= _SPOOL_BYTES:
+                    self._fs.pipe_file(self._full(name), local.read_bytes())
+                else:
+                    self._fs.put_file(str(local), self._full(name))
 
 
 class HashingWriter(io.RawIOBase):
