@@ -85,7 +85,7 @@ def test_an_error_of_a_worker_arrives_as_it_was_raised(toys, out, broken, statef
 
 
 def test_lost_rows_are_an_error_and_not_silence(toys, out):
-    with pytest.raises(DataError, match="7 rows went in and 6 came out"):
+    with pytest.raises(DataError, match="6 rows went in and 5 came out"):
         run(toys.Numbers(), [toys.Scribe(lose=True), out().save()], out("other"))
 
 
