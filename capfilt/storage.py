@@ -245,11 +245,11 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             file = temporary.open("xb")
         try:
-            with file:
+            # A full disk is told by whichever write comes first: the caller's, the last, or that of closing.
+            with _told(target), file:
                 yield cast("BinaryIO", file)
-                with _told(target):
-                    file.flush()
-                    os.fsync(file.fileno())
+                file.flush()
+                os.fsync(file.fileno())
             with _told(target):
                 temporary.replace(target)
                 _sync_folder(target.parent)

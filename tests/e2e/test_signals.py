@@ -1,4 +1,4 @@
-"""Ctrl-C, and what a batch system sends: the run ends soon, keeps what is committed, and the same command goes on."""
+"""Ctrl-C, what a batch system sends, and a full disk: the run ends soon, keeps what is committed, and goes on later."""
 
 from __future__ import annotations
 
@@ -66,3 +66,24 @@ def test_it_ends_within_ten_seconds_and_the_same_command_goes_on(pictures, tmp_p
     assert verify(store) == []
     assert {file: file.read_bytes() for file in committed} == committed
     assert json.loads((dest / "manifest.json").read_text())["totals"]["rows"] == 40
+
+
+def test_a_disk_that_takes_no_more_stops_the_run_in_two_lines_and_leaves_nothing_half(pictures, tmp_path):
+    """The kernel refuses to let any file grow beyond 30 kB, as a quota does: shards do not fit, small files do."""
+    dest = tmp_path / "out"
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); "
+    limited += "from capfilt.cli.main import run; run()"
+    command = [sys.executable, "-c", limited, "bootstrap", pictures, dest, "--runner", "local"]
+    command += ["--set", "plan.part_rows=20", "--set", "capfilt.threshold=0.0"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    *_, what, mend = done.stderr.strip().splitlines()
+    assert "cannot be written: File too large" in what
+    assert "free space" in mend
+    store = Store(str(dest))
+    assert store.names("parts") == store.names("shards") == []
+    assert not list(dest.rglob(".*")), "neither temporaries nor the lease"
+    again = [SCRIPT, *command[3:]]
+    finished = subprocess.run(list(map(str, again)), capture_output=True, text=True, timeout=120, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert verify(store) == []
