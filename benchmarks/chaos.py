@@ -194,7 +194,7 @@ def content(dest: Path) -> tuple[list[dict], dict]:
 
     from capfilt.shards.read import samples, shards_of
 
-    rows = [row for file in sorted((dest / "pairs").iterdir()) for row in pq.read_table(file).to_pylist()]
+    rows = [row for file in sorted((dest / "pairs").glob("[!.]*")) for row in pq.read_table(file).to_pylist()]
     found = samples(shards_of(str(dest)))
     return rows, {one.key: (one.image, one.captions, dict(one.meta)) for one in found}
 
@@ -203,6 +203,7 @@ def compare(dest: Path, reference: tuple[list[dict], dict]) -> dict[str, int]:
     from capfilt.shards.verify import verify
     from capfilt.storage import Store
 
+    leftovers = list(dest.rglob(".*"))
     rows, pictures = content(dest)
     places = Counter((row["part"], row["row"]) for row in rows)
     expected = {(row["part"], row["row"]): row for row in reference[0]}
@@ -212,7 +213,7 @@ def compare(dest: Path, reference: tuple[list[dict], dict]) -> dict[str, int]:
         "different": sum(row != expected.get((row["part"], row["row"])) for row in rows)
         + sum(pictures.get(key) != value for key, value in reference[1].items())
         + len(pictures.keys() - reference[1].keys()),
-        "problems": len(verify(Store(str(dest)))),
+        "problems": len(verify(Store(str(dest)))) + len(leftovers),
     }
 
 

@@ -111,6 +111,7 @@ def bootstrap(
         told = _told(planned, stages(), todo(planned, done), _failed(planned, done, retry))
         return Result(dest=store.url, plan=told, manifest=None, parts=len(planned.parts), done_before=len(done))
     with leased(store) as lease:
+        store.remove_temporaries()
         if with_changes:
             _adopt(store, recipe, planned, models)
         else:

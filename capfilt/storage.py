@@ -194,6 +194,18 @@ class Store:
         with suppress(FileNotFoundError), self._asked():
             self._fs.rm_file(self._full(name))
 
+    def remove_temporaries(self) -> int:
+        """Removes what writes left that were killed, and says how many; only for who works here alone.
+
+        Remote stores have none: what is not written whole does not appear there.
+        """
+        if not self.is_local:
+            return 0
+        found = [file for pattern in (".*.tmp", "*/.*.tmp") for file in Path(self._root).glob(pattern)]
+        for file in found:
+            file.unlink(missing_ok=True)
+        return len(found)
+
     def check_writable(self) -> None:
         """Tries whether the folder can be written, and leaves no trace; the folder itself is not created.
 

@@ -383,8 +383,10 @@ def test_a_retry_that_died_is_finished_by_the_next_run(job, moody, tmp_path):
     shutil.copy(out / "shards/00001.tar", out / "shards/00001-1.tar")
     shutil.copy(out / "pairs/00001.parquet", out / "pairs/00001-1.parquet")
     (out / "manifest.json").unlink()
+    (out / "shards" / ".00003.tar.0123456789ab.tmp").write_bytes(b"half")
     done = job("out", *SMALL, source=file, retry=["http_status"])
     assert done.manifest["totals"]["dropped"] == {"no_url": 1}
+    assert not list(out.rglob(".*")), "what was being written is swept away"
     assert verify(Store(str(out))) == []
     shutil.copy(out / "shards/00000.tar", out / "shards/00000-7.tar")
     (out / "manifest.json").unlink()
