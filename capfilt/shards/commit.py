@@ -111,8 +111,8 @@ def commit_part(
 
 
 def remove_strangers(store: Store) -> list[str]:
-    """Removes what attempts left that died: shards and ledgers that no marker knows, whose names are returned, and files
-    that were being written."""
+    """Removes what attempts left that died: shards and ledgers that no marker knows, whose names are returned, and
+    files that were being written."""
     store.remove_temporaries()
     known = {stored.name for marker in committed(store).values() for stored in (marker.ledger, *marker.shards)}
     there = [f"{folder}/{name}" for folder in ("shards", "pairs") for name in store.names(folder)]
