@@ -107,7 +107,7 @@ def _row(table: pa.Table, at: int, old: dict[str, Any], pictures: dict[str, byte
         raise DataError(
             f"the kept row {old['row']} has no picture in the part's shards",
             where=f"part {old['part']}",
-            mend="Run `capfilt verify` there; remove the marker that it names, and run again without --retry.",
+            mend="Run `capfilt verify --repair` there, and then the same command without --retry.",
         )
     return old | {"image": pictures[key]}
 
