@@ -89,7 +89,7 @@ class Call:
         try:
             answer = Answer(response, self)
             self._weigh(answer.head)
-        except BaseException:
+        except BaseException:  # whatever it was, the connection does not stay open
             response.close()
             raise
         return answer
@@ -154,7 +154,7 @@ class Call:
             if self._address.scheme == "https":
                 made = _tls().wrap_socket(made, server_hostname=self._address.raw_host)
             made.settimeout(self._config.timeout_read_s)
-        except BaseException:
+        except BaseException:  # whatever it was, the socket does not stay open
             made.close()
             raise
         self._socket = made

@@ -177,6 +177,6 @@ def _noting(work: Callable[[], T]) -> T:
         return work()
     except JudgedError:
         raise
-    except Exception as error:
+    except Exception as error:  # passed on: only kept for the sentence, which img2dataset would make a text of
         _thread.error = error
         raise

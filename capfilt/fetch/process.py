@@ -44,7 +44,7 @@ class _Standing:
         self._thread.start()
         try:
             self._client = asyncio.run_coroutine_threadsafe(_made(config), self._loop).result()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: the thread does not stay behind
             self._end()
             raise
         self.users = 0
