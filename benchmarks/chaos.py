@@ -1,11 +1,13 @@
 """Runs of the main job that are killed again and again, and what their data sets are in the end.
 
-    python -P benchmarks/chaos.py [--runs 50] [--ray 4] [--pictures 2000] [--parallel 2] [--seed 0] [--out FILE]
+    python -P benchmarks/chaos.py [--runs 50] [--ray 8] [--s3 4] [--pictures 2000] [--parallel 2] [--seed 0]
+                                  [--out FILE]
 
 Each run fetches, captions and filters the same source (half of it a table of addresses on loopback, some dead; half
-tars) with two small models. It is killed with SIGKILL one to three times: at a random moment, while a file is being
-written, or, on Ray, a worker of it. Then the same command brings it to its end, and its ledger and shards are compared
-with those of a run that nothing disturbed, row by row and picture by picture.
+tars) with two small models. It is disturbed one to three times: killed with SIGKILL at a random moment or while a file
+is being written; on Ray, a worker of it is killed; its disk is full from some moment on; the S3 service it writes to is
+killed under it (OpenStack Swift, see tests/s3/service.py). Then the same command brings it to its end, and its ledger
+and shards are compared with those of a run that nothing disturbed, row by row and picture by picture.
 """
 
 from __future__ import annotations
@@ -13,11 +15,14 @@ from __future__ import annotations
 import argparse
 import functools
 import http.server
+import importlib.util
 import io
 import json
 import os
 import platform
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +35,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["a", "picture", "of", "red", "green", "blue", "circle", "square", "triangle", "on", "white"]
 PART_ROWS = 50
 TAR_ROWS = 500
@@ -108,7 +115,7 @@ def served(folder: Path) -> Iterator[str]:
     server.shutdown()
 
 
-def command(folder: Path, dest: Path, runner: str) -> list[str]:
+def command(folder: Path, dest: str, runner: str) -> list[str]:
     joined = json.dumps([{"path": str(folder / "tars"), "kind": "webdataset", "origin": "human"}])
     settings = {
         "source.also": joined,
@@ -124,12 +131,12 @@ def command(folder: Path, dest: Path, runner: str) -> list[str]:
     }
     sets = [piece for name, value in settings.items() for piece in ("--set", f"{name}={value}")]
     capfilt = Path(sys.executable).with_name("capfilt")
-    return [str(capfilt), "bootstrap", str(folder / "table.csv"), str(dest), "--runner", runner, "-q", *sets]
+    return [str(capfilt), "bootstrap", str(folder / "table.csv"), dest, "--runner", runner, "-q", *sets]
 
 
-def start(folder: Path, dest: Path, runner: str) -> subprocess.Popen:
+def start(folder: Path, dest: str, runner: str, *more: str) -> subprocess.Popen:
     return subprocess.Popen(
-        command(folder, dest, runner),
+        [*command(folder, dest, runner), *more],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -137,12 +144,14 @@ def start(folder: Path, dest: Path, runner: str) -> subprocess.Popen:
     )
 
 
-def parts_of(dest: Path) -> int:
-    return sum(1 for _ in (dest / "parts").glob("*.json")) if (dest / "parts").is_dir() else 0
+def parts_of(dest: str) -> int:
+    from capfilt.storage import Store
+
+    return len(Store(dest).names("parts"))
 
 
-def kill(run: subprocess.Popen, dest: Path, how: str, draw: random.Random) -> str | None:
-    """Kills it in its own way; what was hit, or None if it ended before."""
+def disturb(run: subprocess.Popen, dest: str, how: str, draw: random.Random, service: Any) -> str | None:
+    """Does it harm in its own way; what was done, or None if it ended before."""
     # First let it come to its work: most of a short run is the loading of libraries.
     begun = parts_of(dest)
     until = begun + draw.randrange(1, 12)
@@ -151,59 +160,80 @@ def kill(run: subprocess.Popen, dest: Path, how: str, draw: random.Random) -> st
     time.sleep(draw.uniform(0, 0.3))
     if how == "mid-write":
         ends = time.monotonic() + 5
-        while run.poll() is None and not list(dest.glob("*/.*.tmp")) and time.monotonic() < ends:
+        while run.poll() is None and not list(Path(dest).glob("*/.*.tmp")) and time.monotonic() < ends:
             time.sleep(0.0005)
-    victim = run.pid
-    if how == "worker":
-        found = subprocess.run(
-            ["pgrep", "-s", str(os.getsid(run.pid)), "-f", "ray::"], capture_output=True, text=True, check=False
-        ).stdout.split()
-        if not found:
-            return None
-        victim = int(draw.choice(found))
     if run.poll() is not None:
         return None
-    os.kill(victim, signal.SIGKILL)
-    return f"{how}, {parts_of(dest)} parts done"
+    done = f"{how}, {parts_of(dest)} parts done"
+    if how == "disk full":
+        # No file of this process may grow beyond that: each write then fails as on a full disk.
+        resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (4096, 4096))
+    elif how == "store dies":
+        service.kill()
+        ended(run, how)
+        service.start()
+    else:
+        victim = run.pid
+        if how == "worker":
+            found = subprocess.run(
+                ["pgrep", "-s", str(os.getsid(run.pid)), "-f", "ray::"], capture_output=True, text=True, check=False
+            ).stdout.split()
+            if not found:
+                return None
+            victim = int(draw.choice(found))
+        os.kill(victim, signal.SIGKILL)
+    ended(run, how)
+    return done
 
 
-def one(folder: Path, number: int, runner: str, seed: int) -> dict:
-    draw, dest = random.Random(f"{seed}:{number}"), folder / f"run-{number}"
+def ended(run: subprocess.Popen, how: str) -> None:
+    """Waits for its end: it may go on without a worker, and it may stop with two lines; a traceback is neither."""
+    _, said = run.communicate(timeout=300)
+    if run.returncode not in (0, 2, -signal.SIGKILL) or b"Traceback" in said:
+        raise SystemExit(f"after {how} it ended with {run.returncode}:\n{said.decode()}")
+
+
+WAYS = {
+    "local": ("driver", "mid-write", "early", "disk full"),
+    "ray": ("driver", "worker", "worker"),
+    "s3": ("store dies", "driver"),
+}
+
+
+def one(folder: Path, number: int, kind: str, seed: int, dest: str, service: Any) -> dict:
+    draw, runner = random.Random(f"{seed}:{number}"), "ray" if kind == "ray" else "local"
     hits, starts = [], 0
     for _ in range(draw.randrange(1, 4)):
         run = start(folder, dest, runner)
         starts += 1
-        ways = ("driver", "mid-write", "early") if runner == "local" else ("driver", "worker", "worker")
-        hit = kill(run, dest, draw.choice(ways), draw)
-        if hit is None or hit.startswith("worker"):
-            run.communicate(timeout=300)  # a run that loses a worker goes on or ends by itself
+        hit = disturb(run, dest, draw.choice(WAYS[kind]), draw, service)
+        if hit is None:
+            ended(run, "nothing")
         else:
-            run.wait()
-            run.stderr.close()
-        if hit:
             hits.append(hit)
     done = start(folder, dest, runner)
     _, said = done.communicate(timeout=600)
     if done.returncode:
-        return {"run": number, "runner": runner, "hits": hits, "failed": said.decode()[-2000:]}
-    return {"run": number, "runner": runner, "hits": hits, "starts": starts + 1}
+        return {"run": number, "kind": kind, "hits": hits, "failed": said.decode()[-2000:]}
+    return {"run": number, "kind": kind, "hits": hits, "starts": starts + 1}
 
 
-def content(dest: Path) -> tuple[list[dict], dict]:
+def content(dest: str) -> tuple[list[dict], dict]:
     import pyarrow.parquet as pq
 
     from capfilt.shards.read import samples, shards_of
+    from capfilt.storage import Store
 
-    rows = [row for file in sorted((dest / "pairs").glob("[!.]*")) for row in pq.read_table(file).to_pylist()]
-    found = samples(shards_of(str(dest)))
-    return rows, {one.key: (one.image, one.captions, dict(one.meta)) for one in found}
+    ledgers = (pq.read_table(io.BytesIO(data)) for _, data in Store(dest).read_all("pairs"))
+    rows = [row for ledger in ledgers for row in ledger.to_pylist()]
+    return rows, {one.key: (one.image, one.captions, dict(one.meta)) for one in samples(shards_of(dest))}
 
 
-def compare(dest: Path, reference: tuple[list[dict], dict]) -> dict[str, int]:
+def compare(dest: str, reference: tuple[list[dict], dict]) -> dict[str, int]:
     from capfilt.shards.verify import verify
     from capfilt.storage import Store
 
-    leftovers = list(dest.rglob(".*"))
+    leftovers = [] if dest.startswith("s3:") else list(Path(dest).rglob(".*"))
     rows, pictures = content(dest)
     places = Counter((row["part"], row["row"]) for row in rows)
     expected = {(row["part"], row["row"]): row for row in reference[0]}
@@ -213,14 +243,34 @@ def compare(dest: Path, reference: tuple[list[dict], dict]) -> dict[str, int]:
         "different": sum(row != expected.get((row["part"], row["row"])) for row in rows)
         + sum(pictures.get(key) != value for key, value in reference[1].items())
         + len(pictures.keys() - reference[1].keys()),
-        "problems": len(verify(Store(str(dest)))) + len(leftovers),
+        "problems": len(verify(Store(dest))) + len(leftovers),
     }
+
+
+@contextmanager
+def object_store(folder: Path) -> Iterator[Any]:
+    """A running S3 service with a bucket ``chaos``, which the environment tells this process and those it starts."""
+    import s3fs
+
+    spec = importlib.util.spec_from_file_location("service", ROOT / "tests" / "s3" / "service.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    service = module.Service(folder)
+    os.environ.update(service.environment())
+    service.start()
+    try:
+        s3fs.S3FileSystem().mkdir("chaos")
+        yield service
+    finally:
+        service.kill()
+        shutil.rmtree(folder)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--ray", type=int, default=4, help="how many of them are on Ray")
+    parser.add_argument("--ray", type=int, default=8, help="how many of them are on Ray")
+    parser.add_argument("--s3", type=int, default=4, help="how many of them write to S3")
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -234,23 +284,29 @@ def main() -> None:
         with served(folder) as url:
             (folder / "web").rmdir()
             corpus(folder, options.pictures, url)
-            whole = start(folder, folder / "whole", "local")
+            whole = start(folder, str(folder / "whole"), "local")
             _, said = whole.communicate()
             if whole.returncode:
                 raise SystemExit(said.decode())
-            reference = content(folder / "whole")
+            reference = content(str(folder / "whole"))
 
-            def work(number: int) -> None:
-                found = one(folder, number, "ray" if number >= options.runs - options.ray else "local", options.seed)
+            def work(number: int, kind: str, service: Any = None) -> None:
+                dest = f"s3://chaos/run-{number}" if kind == "s3" else str(folder / f"run-{number}")
+                found = one(folder, number, kind, options.seed, dest, service)
                 if "failed" not in found:
-                    found |= compare(folder / f"run-{number}", reference)
+                    found |= compare(dest, reference)
                 results.append(found)
                 print(json.dumps(found), flush=True)
 
+            # Those that disturb more than themselves, and those on Ray, which takes both cores, come one by one.
+            if options.s3:
+                with object_store(folder / "swift") as service:
+                    for number in range(options.s3):
+                        work(number, "s3", service)
+            for number in range(options.s3, options.s3 + options.ray):
+                work(number, "ray")
             with ThreadPoolExecutor(options.parallel) as pool:
-                list(pool.map(work, range(options.runs - options.ray)))
-            for number in range(options.runs - options.ray, options.runs):
-                work(number)
+                list(pool.map(lambda number: work(number, "local"), range(options.s3 + options.ray, options.runs)))
     totals = Counter()
     for found in results:
         totals.update({name: found.get(name, 0) for name in ("lost", "twice", "different", "problems")})
@@ -258,7 +314,7 @@ def main() -> None:
         "runs": len(results),
         "rows": len(reference[0]),
         "pictures_kept": len(reference[1]),
-        "kills": sum(len(found["hits"]) for found in results),
+        "harms": sum(len(found["hits"]) for found in results),
         "kinds": dict(Counter(hit.partition(",")[0] for found in results for hit in found["hits"])),
         "failed": [found for found in results if "failed" in found],
         **totals,

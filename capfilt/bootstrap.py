@@ -236,11 +236,14 @@ def _finish(
 ) -> dict[str, Any]:
     """Manifest, card and report: ``anew`` after parts were done, else those that a run that died did not reach."""
     if anew or not store.exists("manifest.json"):
-        remove_strangers(store)
+        markers = committed(store)
+        remove_strangers(store, markers)
         books, parts = resolved(recipe), len(planned.parts)
         told = {"changes": changes} if (changes := recorded_changes(store)) else {}
         described = source.describe()
-        write_manifest(store, recipe=books, source=described, models=models, parts_planned=parts, more=told)
+        write_manifest(
+            store, recipe=books, source=described, models=models, parts_planned=parts, more=told, markers=markers
+        )
     manifest: dict[str, Any] = store.read_json("manifest.json")
     if anew or not store.exists("README.md"):
         store.write("README.md", dataset_card(manifest).encode())

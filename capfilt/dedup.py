@@ -8,7 +8,7 @@ model and reads no source.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from capfilt.errors import DestinationError
 from capfilt.inputs import open_read
-from capfilt.records import LEDGER_SCHEMA, Drop, table_of
+from capfilt.records import Drop, table_of
 from capfilt.report.page import write_report
 from capfilt.shards.card import dataset_card
 from capfilt.shards.commit import SinkConfig, commit_part, remove_strangers, write_manifest
@@ -26,8 +26,7 @@ from capfilt.shards.duplicates import Duplicate, Pictures, find
 from capfilt.shards.lease import leased
 from capfilt.shards.marker import PartMarker, committed
 from capfilt.shards.parquet import read_ledger
-from capfilt.shards.read import samples
-from capfilt.shards.sample import key_of
+from capfilt.shards.rows import rows_of
 from capfilt.storage import Store
 
 NEAR = 2
@@ -115,11 +114,12 @@ def _drop(
         on_part(done, len(by_part))
         commit_part(store, _without(store, markers[part], rows), _Same(markers[part]), sink, over=markers[part])
     on_part(len(by_part), len(by_part))
-    remove_strangers(store)
+    markers = committed(store)
+    remove_strangers(store, markers)
     # Also when nothing was found: the run before may have been cut off before it came here.
     told = {name: manifest[name] for name in ("recipe", "source", "models")}
     more = {name: manifest[name] for name in ("changes",) if name in manifest} | {"dedup": {"near": near}}
-    again = write_manifest(store, **told, parts_planned=manifest["parts"], more=more)
+    again = write_manifest(store, **told, parts_planned=manifest["parts"], more=more, markers=markers)
     store.write("README.md", dataset_card(again).encode())
     write_report(store)
 
@@ -141,19 +141,11 @@ class _Same:
 
 def _without(store: Store, marker: PartMarker, gone: Mapping[int, Duplicate]) -> pa.Table:
     """The part's rows with their pictures, those of ``gone`` dropped."""
-    with open_read(store.path(marker.ledger.name)) as file:
-        ledger = read_ledger(file, LEDGER_SCHEMA.names)
-    pictures = {sample.key: sample.image for sample in samples([store.path(item.name) for item in marker.shards])}
-    return table_of(_rows(ledger, pictures, gone))
+    return table_of(_marked(row, gone.get(row["row"])) for row in rows_of(store, marker))
 
 
-def _rows(ledger: pa.Table, pictures: Mapping[str, bytes], gone: Mapping[int, Duplicate]) -> Iterator[dict[str, Any]]:
-    for row in ledger.to_pylist():
-        twin = gone.get(row["row"])
-        if twin is not None:
-            yield row | {"drop": str(Drop.DUPLICATE), "detail": _detail(twin)}
-        else:
-            yield row | {"image": None if row["drop"] else pictures.get(key_of(row["part"], row["row"]))}
+def _marked(row: dict[str, Any], twin: Duplicate | None) -> dict[str, Any]:
+    return row | {"image": None, "drop": str(Drop.DUPLICATE), "detail": _detail(twin)} if twin else row
 
 
 def _detail(one: Duplicate) -> str:

@@ -166,7 +166,7 @@ def scored_of(captions: pa.StructArray) -> pa.BooleanArray:
     return pc.or_(pc.is_valid(captions.field("itm")), pc.is_valid(captions.field("itc")))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
     """The books of a part or of a run.
 

@@ -24,6 +24,8 @@ from capfilt.errors import CapfiltError, DestinationError
 from capfilt.inputs import filesystem
 
 _SPOOL_BYTES = 64 << 20
+_TOGETHER = 1000
+"""Small files that a remote store is asked for at once: they are in memory together."""
 
 
 class Store:
@@ -95,15 +97,18 @@ class Store:
         with self._asked():
             return bytes(self._fs.cat_file(self._full(name)))
 
-    def read_all(self, folder: str) -> dict[str, bytes]:
-        """From name to content of every file directly in a folder, by name; an object store is asked in parallel."""
+    def read_all(self, folder: str) -> Iterator[tuple[str, bytes]]:
+        """(name, content) of every file directly in a folder, by name; an object store is asked for many at a time."""
         names = self.names(folder)
-        if not names:
-            return {}
-        with self._asked():
-            found = self._fs.cat([self._full(f"{folder}/{name}") for name in names])
-        contents = {PurePosixPath(path).name: bytes(data) for path, data in found.items()}
-        return {name: contents[name] for name in names}
+        if self.is_local:
+            yield from ((name, Path(self._full(f"{folder}/{name}")).read_bytes()) for name in names)
+            return
+        for first in range(0, len(names), _TOGETHER):
+            some = names[first : first + _TOGETHER]
+            with self._asked():
+                found = self._fs.cat([self._full(f"{folder}/{name}") for name in some])
+            contents = {PurePosixPath(path).name: bytes(data) for path, data in found.items()}
+            yield from ((name, contents[name]) for name in some)
 
     def write(self, name: str, data: bytes) -> str:
         """Writes a whole file atomically, replacing what was there; returns the sha256 of ``data`` in hex.

@@ -66,6 +66,7 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Take away what is broken; the next bootstrap does it again.")
     ] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Check a data set against its books.
 
@@ -82,7 +83,8 @@ def verify(
             where=store.url,
             mend="Name the DEST of a `capfilt bootstrap` run.",
         )
-    problems = problems_of(store)
+    with meter("parts", quiet=quiet) as progress:
+        problems = problems_of(store, on_part=progress.update)
     for problem in problems:
         typer.echo(problem)
     if problems and repair:

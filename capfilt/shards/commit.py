@@ -110,11 +110,20 @@ def commit_part(
     return marker
 
 
-def remove_strangers(store: Store) -> list[str]:
+def remove_strangers(store: Store, markers: Mapping[int, PartMarker] | None = None) -> list[str]:
     """Removes what attempts left that died: shards and ledgers that no marker knows, whose names are returned, and
-    files that were being written."""
+    files that were being written.
+
+    Args:
+        store: the destination, which nobody else may be writing.
+        markers: all that are there, as :func:`committed` has just read them; None reads them.
+
+    Raises:
+        DestinationError: a marker is damaged.
+    """
     store.remove_temporaries()
-    known = {stored.name for marker in committed(store).values() for stored in (marker.ledger, *marker.shards)}
+    markers = committed(store) if markers is None else markers
+    known = {stored.name for marker in markers.values() for stored in (marker.ledger, *marker.shards)}
     there = [f"{folder}/{name}" for folder in ("shards", "pairs") for name in store.names(folder)]
     strangers = [name for name in there if name not in known]
     for name in strangers:
@@ -140,6 +149,7 @@ def write_manifest(
     models: Mapping[str, Any],
     parts_planned: int,
     more: Mapping[str, Any] | None = None,
+    markers: Mapping[int, PartMarker] | None = None,
 ) -> dict[str, Any]:
     """Writes and returns ``manifest.json``, the last file of a run: what was done, to how much, with what result.
 
@@ -150,11 +160,12 @@ def write_manifest(
         models: what captioned and filtered: from role to name, digest, ...
         parts_planned: parts in the plan, all of which must be committed.
         more: what else was done to the data set, JSON values by name.
+        markers: all that are there, as :func:`committed` has just read them; None reads them.
 
     Raises:
         DestinationError: a part is missing or too many, or the books do not balance.
     """
-    markers = committed(store)
+    markers = committed(store) if markers is None else markers
     _check_complete(store, markers, parts_planned)
     totals = sum((marker.tally for marker in markers.values()), Tally())
     if not totals.balanced:

@@ -18,7 +18,7 @@ FORMAT_VERSION = 2
 """Version of the layout above, in markers and manifest."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredFile:
     """A file of the data set, as markers and manifest vouch for it."""
 
@@ -34,7 +34,7 @@ class StoredFile:
         return {"name": self.name, "sha256": self.sha256, "size": self.size, "rows": self.rows}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PartMarker:
     """That a part is done, and with what result."""
 
@@ -96,7 +96,7 @@ def committed(store: Store) -> dict[int, PartMarker]:
     Raises:
         DestinationError: a marker is damaged or of another format; the error names it.
     """
-    markers = [_marker(store, name, data) for name, data in store.read_all("parts").items() if name.endswith(".json")]
+    markers = [_marker(store, name, data) for name, data in store.read_all("parts") if name.endswith(".json")]
     return {marker.part: marker for marker in sorted(markers, key=lambda marker: marker.part)}
 
 

@@ -6,7 +6,9 @@ Reads everything it checks, in memory of one part. Knows a store and the formats
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -25,14 +27,22 @@ from capfilt.shards.sample import key_of
 from capfilt.storage import Store
 
 _CHUNK = 1 << 20
+_TOGETHER = 256
+"""Parts whose problems are awaited at a time."""
+_READERS = 4 * (os.cpu_count() or 1)
+"""Parts that are read at once: from a store far away, reading mostly waits."""
 
 
-def verify(store: Store) -> list[str]:
+def verify(store: Store, *, on_part: Callable[[int, int], None] | None = None) -> list[str]:
     """The problems of a data set, one sentence each; empty if there is none.
 
     Checks that every file is there with its size and sha256 and none is there that no marker knows; that each
-    part's ledger holds each row once, adds up to its marker, and agrees with its shards sample by sample; that
-    the manifest is the sum of its parts.
+    part's ledger holds each row once, with none left out between, adds up to its marker, and agrees with its shards
+    sample by sample; that the manifest is the sum of its parts.
+
+    Args:
+        store: the destination of a run.
+        on_part: told of parts that were read: (how many, of how many).
     """
     try:
         markers = committed(store)
@@ -40,7 +50,7 @@ def verify(store: Store) -> list[str]:
         return [str(error).replace("\n", " ")]
     if not markers:
         return [f"{store.url}: no part is committed there"]
-    problems = [problem for marker in markers.values() for problem in _of_part(store, marker)]
+    problems = [problem for _, found in _of_parts(store, list(markers.values()), on_part) for problem in found]
     return [*problems, *_strangers(store, markers), *_of_manifest(store, markers)]
 
 
@@ -54,23 +64,46 @@ def repair(store: Store) -> list[int]:
     Raises:
         DestinationError: another run works there.
     """
-    again = []
     with leased(store):
-        for name in store.names("parts"):
-            part = int(stem) if (stem := PurePosixPath(name).stem).isdigit() else None
-            try:
-                marker = marker_of(store, part) if part is not None else None
-            except DestinationError:
-                marker = None
-            if marker is not None and not any(_of_part(store, marker)):
-                continue
+        whole, broken = _readable(store)
+        broken |= {f"{marker.part:05d}.json" for marker, found in _of_parts(store, whole) if found}
+        for name in broken:
             # The marker first: without it, whatever is left of the part is nothing but leftovers.
             store.remove(f"parts/{name}")
-            again += [part] if part is not None else []
-        remove_strangers(store)
-        if again or any(_of_manifest(store, committed(store))):
+        left = committed(store)
+        remove_strangers(store, left)
+        again = sorted(int(stem) for name in broken if (stem := PurePosixPath(name).stem).isdigit())
+        if again or any(_of_manifest(store, left)):
             store.remove("manifest.json")
-    return sorted(again)
+    return again
+
+
+def _readable(store: Store) -> tuple[list[PartMarker], set[str]]:
+    """The markers that can be read, and the names of the other files that lie there."""
+    markers, broken = [], set()
+    for name in store.names("parts"):
+        stem = PurePosixPath(name).stem
+        try:
+            marker = marker_of(store, int(stem)) if stem.isdigit() else None
+        except DestinationError:
+            marker = None
+        if marker is None:
+            broken.add(name)
+        else:
+            markers.append(marker)
+    return markers, broken
+
+
+def _of_parts(
+    store: Store, markers: Sequence[PartMarker], on_part: Callable[[int, int], None] | None = None
+) -> Iterator[tuple[PartMarker, list[str]]]:
+    """Each part with its problems, in order."""
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="verify") as pool:
+        for first in range(0, len(markers), _TOGETHER):
+            some = markers[first : first + _TOGETHER]
+            yield from zip(some, pool.map(lambda marker: list(_of_part(store, marker)), some), strict=True)
+            if on_part:
+                on_part(first + len(some), len(markers))
 
 
 def _of_part(store: Store, marker: PartMarker) -> Iterator[str]:
@@ -109,8 +142,11 @@ def _of_ledger(ledger: pa.Table, marker: PartMarker) -> Iterator[str]:
     name = marker.ledger.name
     if set(pc.unique(ledger.column("part")).to_pylist()) - {marker.part}:
         yield f"{name}: holds rows of another part"
-    if pc.count_distinct(ledger.column("row")).as_py() != ledger.num_rows:
+    rows = ledger.column("row")
+    if pc.count_distinct(rows).as_py() != ledger.num_rows:
         yield f"{name}: a row is there twice"
+    elif ledger.num_rows and pc.max(rows).as_py() - pc.min(rows).as_py() + 1 != ledger.num_rows:
+        yield f"{name}: rows between its first and its last are missing"
     tally = Tally.of(ledger)
     if tally != marker.tally:
         yield f"{name}: its rows do not add up to the marker's tallies"
@@ -137,7 +173,7 @@ def _of_shard(store: Store, shard: StoredFile, ledger: pa.Table) -> Iterator[str
         yield f"{shard.name}: {len(expected)} kept rows are missing, first {min(expected)}"
 
 
-def _strangers(store: Store, markers: dict[int, PartMarker]) -> Iterator[str]:
+def _strangers(store: Store, markers: Mapping[int, PartMarker]) -> Iterator[str]:
     known = {stored.name for marker in markers.values() for stored in (marker.ledger, *marker.shards)}
     for folder in ("shards", "pairs"):
         for name in store.names(folder):
@@ -145,7 +181,7 @@ def _strangers(store: Store, markers: dict[int, PartMarker]) -> Iterator[str]:
                 yield f"{folder}/{name}: no commit marker knows this file; its part was not finished, run again"
 
 
-def _of_manifest(store: Store, markers: dict[int, PartMarker]) -> Iterator[str]:
+def _of_manifest(store: Store, markers: Mapping[int, PartMarker]) -> Iterator[str]:
     if not store.exists("manifest.json"):
         yield f"manifest.json: is not there; {len(markers)} parts are done, run again to finish"
         return

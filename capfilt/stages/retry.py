@@ -15,11 +15,10 @@ import pyarrow as pa
 
 from capfilt.errors import DataError
 from capfilt.inputs import open_read
-from capfilt.records import LEDGER_SCHEMA, Drop, replace, table_of
+from capfilt.records import Drop, replace, table_of
 from capfilt.shards.marker import PartMarker, marker_of
 from capfilt.shards.parquet import read_ledger
-from capfilt.shards.read import samples
-from capfilt.shards.sample import key_of
+from capfilt.shards.rows import rows_of
 from capfilt.stages.base import Needs, Work
 from capfilt.storage import Store
 
@@ -91,30 +90,20 @@ def with_held(store: Store, table: pa.Table, marker: PartMarker) -> pa.Table:
     Raises:
         DataError: the ledger has other rows, or a kept row's picture is in no shard.
     """
-    before = _ledger(store, marker, table).to_pylist()
-    pictures = {sample.key: sample.image for sample in samples([store.path(item.name) for item in marker.shards])}
-    return table_of(_row(table, at, old, pictures) for at, old in enumerate(before))
+    _ledger(store, marker, table)
+    return table_of(_row(table, at, old) for at, old in enumerate(rows_of(store, marker)))
 
 
-def _row(table: pa.Table, at: int, old: dict[str, Any], pictures: dict[str, bytes]) -> dict[str, Any]:
-    if table.column("drop")[at].as_py() != _HELD:
-        row: dict[str, Any] = {name: table.column(name)[at].as_py() for name in table.column_names}
-        return row
-    if old["drop"] is not None:
+def _row(table: pa.Table, at: int, old: dict[str, Any]) -> dict[str, Any]:
+    if table.column("drop")[at].as_py() == _HELD:
         return old
-    key = key_of(old["part"], old["row"])
-    if key not in pictures:
-        raise DataError(
-            f"the kept row {old['row']} has no picture in the part's shards",
-            where=f"part {old['part']}",
-            mend="Run `capfilt verify --repair` there, and then the same command without --retry.",
-        )
-    return old | {"image": pictures[key]}
+    row: dict[str, Any] = {name: table.column(name)[at].as_py() for name in table.column_names}
+    return row
 
 
 def _ledger(store: Store, marker: PartMarker, table: pa.Table) -> pa.Table:
     with open_read(store.path(marker.ledger.name)) as file:
-        ledger = read_ledger(file, LEDGER_SCHEMA.names)
+        ledger = read_ledger(file, ["id", "row", "drop"])
     if _places(ledger) != _places(table):
         raise DataError("its ledger has other rows than its source", where=f"part {marker.part}")
     return ledger

@@ -14,7 +14,7 @@ from capfilt.catalog import sample
 from capfilt.shards.lease import FILE
 from capfilt.shards.verify import verify
 from capfilt.storage import Store
-from tests.s3.conftest import SECRET
+from tests.s3.service import SECRET
 
 SCRIPT = Path(sys.executable).with_name("capfilt")
 SETTINGS = ("plan.part_rows=4", "capfilt.captioner=null")
@@ -95,6 +95,38 @@ def test_a_store_that_dies_stops_the_run_in_two_lines_and_is_gone_on_with_when_i
     after = stored(bucket)
     assert {name: after[name] for name in before} == before
     assert verify(store) == []
+
+
+def test_a_store_that_slows_is_waited_for(bucket, pictures, service):
+    run = start(pictures, f"s3://{bucket}/set")
+    store = Store(f"s3://{bucket}/set")
+    deadline = time.monotonic() + 100
+    while not store.names("parts"):
+        assert run.poll() is None, run.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    service.pause()
+    try:
+        time.sleep(6)
+        assert run.poll() is None
+    finally:
+        service.go_on()
+    finished(run)
+    assert verify(store) == []
+
+
+def test_a_file_of_many_parts_is_whole_or_not_there(bucket):
+    """Beyond 64 MiB a file goes up in several requests."""
+    store, block = Store(f"s3://{bucket}/set"), bytes(range(256)) * 4096
+    with store.write_file("shards/large.tar") as file:
+        for _ in range(70):
+            file.write(block)
+        assert not store.exists("shards/large.tar")
+    assert store.read("shards/large.tar") == block * 70
+    with pytest.raises(ValueError, match="half-way"), store.write_file("shards/other.tar") as file:
+        file.write(block)
+        raise ValueError("half-way")
+    assert store.names("shards") == ["large.tar"]
 
 
 def test_credentials_that_do_not_hold_are_told_and_not_shown(bucket, pictures, monkeypatch):

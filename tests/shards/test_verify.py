@@ -76,6 +76,19 @@ def test_a_marker_that_vouches_for_other_rows_is_caught(store, part_table):
         assert told in problems
 
 
+def test_a_row_that_is_missing_within_a_part_is_caught(store, part_table):
+    table = part_table(index=0, keep=False)
+    commit_part(store, table.take([at for at in range(table.num_rows) if at != 2]), Planned(0), SinkConfig())
+    assert "pairs/00000.parquet: rows between its first and its last are missing" in verify(store)
+
+
+def test_it_tells_how_far_it_is(store, part_table):
+    build(store, part_table)
+    told = []
+    verify(store, on_part=lambda done, total: told.append((done, total)))
+    assert told[-1] == (3, 3)
+
+
 @pytest.mark.parametrize(("harm", "told"), HARMS)
 def test_repair_takes_away_what_is_broken_and_no_more(store, part_table, harm, told):
     build(store, part_table)

@@ -96,6 +96,39 @@ def test_links_and_climbing_names_are_told_not_followed(tmp_path):
     assert sum(source.describe()["bad"].values()) == 2
 
 
+class Trap:
+    """Unpickled, it would leave a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_pickles_and_nested_archives_are_never_opened_and_a_key_that_comes_again_is_another_row(tmp_path):
+    trap = pickle.dumps(Trap(str(tmp_path / "sprung")))
+    inner = tar_bytes([("7.jpg", b"hidden")])
+    items = [
+        ("1.jpg", b"p"),
+        ("1.pyd", trap),
+        ("1.pickle", trap),
+        ("1.pth", trap),
+        ("1.txt", b"one"),
+        ("2.tar", inner),
+        ("2.jpg", b"q"),
+        ("2.tar.gz", gzip.compress(inner)),
+        ("3.npz", trap),
+        ("1.jpg", b"r"),
+        ("1.txt", b"one again"),
+    ]
+    (tmp_path / "x.tar").write_bytes(tar_bytes(items))
+    rows = read_all(source_of(tmp_path), 2)
+    assert [(row["row"], row["url"], row["image"]) for row in rows] == [(0, "1", b"p"), (1, "2", b"q"), (2, "1", b"r")]
+    assert [[caption["text"] for caption in row["captions"]] for row in rows] == [["one"], [], ["one again"]]
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_of_our_own_shards_only_what_people_wrote_comes_back(tmp_path):
     caption = {"itm": 0.5, "itc": None, "kept": True}
     told = {
