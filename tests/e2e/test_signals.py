@@ -30,7 +30,13 @@ def pictures(tmp_path_factory):
 
 def start(pictures, dest, runner):
     command = [SCRIPT, "bootstrap", pictures, dest, "--runner", runner, "--set", "plan.part_rows=5"]
-    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # What a shell starts in the background ignores Ctrl-C, and so do its children: also of tests that it starts.
+    return subprocess.Popen(list(map(str, command)), **pipes, preexec_fn=heeds_interrupts)  # noqa: PLW1509
+
+
+def heeds_interrupts():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.parametrize(
