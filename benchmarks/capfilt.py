@@ -1,76 +1,308 @@
-"""How fast the capfilt stage runs on this machine: images/s of the embedded model on the bundled sample.
+"""How fast pictures are captioned and filtered with models of BLIP-base size, beside transformers, on this machine.
 
-    python benchmarks/capfilt.py [--images 128] [--rounds 3] [--out FILE]
+    python -P benchmarks/capfilt.py [--images 16] [--batch 8] [--rounds 2] [--sides SIDE ...] [--profile] [--out FILE]
 
-The variants take turns within each round, so that a machine whose speed drifts drifts for all; figures are medians
-of the rounds, and what is worth quoting are the ratios.
+The work, for every side the same: JPEG bytes in; one caption of 20 tokens by nucleus sampling; P(match) of that
+caption and of a web text of about its length. Captioner and filter are two models with random weights at 384 px, the
+same on all sides, and no caption ends early. The sides:
+
+    capfilt float32 | bfloat16 | int8       the stage of this project
+    transformers float32 | bfloat16         as its documentation shows: generate(), and each pair of image and text
+                                            through BlipForImageTextRetrieval, which encodes the image for every text
+    by hand float32 | bfloat16              transformers with what a user can do: fused attention where it is offered,
+                                            the filter's image encoded once for its texts, inference mode
+
+Each side works in a process of its own, one after the other; turns alternate, so that a machine whose speed drifts
+drifts for all. Figures are medians, and what is worth quoting are the ratios. ``limit`` is what this machine reaches in
+a matrix product of the vision encoder's shape; ``share`` is what of it all the work amounts to that the task needs:
+each model's vision once, cross-attention keys and values once, one token at a time, each text through the filter once.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
-import torch
+MODEL = "blip/base-384"
+NEW_TOKENS = 20
+PROMPT = "a picture of"
+SIDES = (
+    "capfilt float32",
+    "capfilt int8",
+    "capfilt bfloat16",
+    "transformers float32",
+    "transformers bfloat16",
+    "by hand float32",
+    "by hand bfloat16",
+)
+TEXTS = [
+    "a vase of flowers sitting on a table by a window in the old house",
+    "stock photo of a red car parked on a street at night with lights on",
+    "how to draw a horse standing behind a fence in ten easy steps for kids",
+    "img 2041 from our summer holiday with several boats docked in a harbor",
+]
+Work = Callable[[Sequence[bytes], Sequence[str]], list[list[float]]]
+"""Pictures and their web texts in; P(match) of the web text and of the caption out."""
 
-from capfilt import records
-from capfilt.catalog import sample
-from capfilt.images import ImageLimits, Picture, normalise
-from capfilt.records import web_caption
-from capfilt.stages.capfilt import CapFilt
-from capfilt.stages.config import CapFiltConfig
 
-BASE = CapFiltConfig(device="cpu", cpus=float(torch.get_num_threads()))
-VARIANTS = {
-    "captioner and filter, float32, batch 32": BASE,
-    "captioner and filter, bfloat16, batch 32": replace(BASE, dtype="bfloat16"),
-    "captioner and filter, float32, batch 1": replace(BASE, batch_size=1),
-    "captioner alone": replace(BASE, filter=None),
-    "filter alone": replace(BASE, captioner=None),
-}
+def make_models(folder: Path) -> None:
+    import torch
+
+    from capfilt.catalog import model_folder
+    from capfilt.med.model import MED
+    from capfilt.med.released import export_huggingface
+
+    for seed, name in enumerate(("captioner", "filter")):
+        torch.manual_seed(seed)
+        model = MED.new(model_folder(MODEL)).only(name)
+        model.save(folder / name)
+        export_huggingface(model, folder / f"hf-{name}", holds=name)
+
+
+def ours(folder: Path, dtype: str, threads: int, batch: int) -> Work:
+    from capfilt import records
+    from capfilt.records import web_caption
+    from capfilt.stages.capfilt import CapFilt
+    from capfilt.stages.config import CapFiltConfig
+
+    config = CapFiltConfig(
+        captioner=str(folder / "captioner"),
+        filter=str(folder / "filter"),
+        max_length=4 + NEW_TOKENS,
+        min_length=4 + NEW_TOKENS,
+        dtype=dtype,
+        device="cpu",
+        cpus=float(threads),
+        batch_size=batch,
+    )
+    stage = CapFilt(capfilt=config).open()
+
+    def work(pictures: Sequence[bytes], texts: Sequence[str]) -> list[list[float]]:
+        rows = [
+            {"id": f"{at:032x}", "part": 0, "row": at, "image": picture, "captions": [web_caption(text)]}
+            for at, (picture, text) in enumerate(zip(pictures, texts, strict=True))
+        ]
+        done = stage(records.table_of(rows))
+        return [[caption["itm"] for caption in row] for row in done.column("captions").to_pylist()]
+
+    return work
+
+
+def theirs(folder: Path, dtype: str, batch: int, *, by_hand: bool) -> Work:
+    import io
+
+    import torch
+    from PIL import Image
+    from transformers import AutoProcessor, BlipForConditionalGeneration, BlipForImageTextRetrieval
+
+    how: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    captioner = BlipForConditionalGeneration.from_pretrained(folder / "hf-captioner", **how).eval()
+    judge = BlipForImageTextRetrieval.from_pretrained(folder / "hf-filter", **how).eval()
+    processor = AutoProcessor.from_pretrained(folder / "hf-captioner")
+    length = {"min_length": 4 + NEW_TOKENS, "max_length": 4 + NEW_TOKENS}
+
+    def caption(pixels: torch.Tensor) -> list[str]:
+        prompt = processor.tokenizer([PROMPT] * len(pixels), return_tensors="pt")
+        ids = captioner.generate(pixel_values=pixels, **prompt, do_sample=True, top_p=0.9, top_k=0, **length)
+        return processor.batch_decode(ids, skip_special_tokens=True)
+
+    def match(pixels: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        """P(match) (B, 2) as the documentation has it: a picture for each text."""
+        inputs = processor.tokenizer(list(texts), padding=True, truncation=True, max_length=35, return_tensors="pt")
+        pairs = {"input_ids": inputs.input_ids, "attention_mask": inputs.attention_mask}
+        out = judge(pixel_values=pixels.repeat_interleave(2, 0), **pairs)
+        return out.itm_score.float().softmax(-1)[:, 1].view(-1, 2)
+
+    def match_once(pixels: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        """The same with each picture encoded once."""
+        inputs = processor.tokenizer(list(texts), padding=True, truncation=True, max_length=35, return_tensors="pt")
+        image = judge.vision_model(pixel_values=pixels).last_hidden_state.repeat_interleave(2, 0)
+        states = judge.text_encoder(
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            encoder_hidden_states=image,
+            encoder_attention_mask=torch.ones(image.shape[:2], dtype=torch.long),
+        ).last_hidden_state
+        return judge.itm_head(states[:, 0]).float().softmax(-1)[:, 1].view(-1, 2)
+
+    def work(pictures: Sequence[bytes], texts: Sequence[str]) -> list[list[float]]:
+        scores: list[list[float]] = []
+        with torch.inference_mode() if by_hand else torch.no_grad():
+            for first in range(0, len(pictures), batch):
+                some = [Image.open(io.BytesIO(data)).convert("RGB") for data in pictures[first : first + batch]]
+                pixels = processor.image_processor(some, return_tensors="pt").pixel_values.to(how["dtype"])
+                pairs = [
+                    text for both in zip(texts[first : first + batch], caption(pixels), strict=True) for text in both
+                ]
+                scores += (match_once if by_hand else match)(pixels, pairs).tolist()
+        return scores
+
+    return work
+
+
+def child(job: dict[str, Any]) -> None:
+    """One side: a line in is a turn to take, a line out what it took."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    torch.set_num_threads(job["threads"])
+    side, _, dtype = job["side"].rpartition(" ")
+    folder = Path(job["folder"])
+    if side == "capfilt":
+        work = ours(folder, dtype, job["threads"], job["batch"])
+    else:
+        work = theirs(folder, dtype, job["batch"], by_hand=side == "by hand")
+    pictures = [Path(file).read_bytes() for file in job["pictures"]]
+    texts = [TEXTS[at % len(TEXTS)] for at in range(len(pictures))]
+    for line in sys.stdin:
+        profiled = json.loads(line)
+        with profile(activities=[ProfilerActivity.CPU]) if profiled else nullcontext() as seen:
+            start, spent = time.perf_counter(), time.process_time()
+            scores = work(pictures, texts)
+            seconds, cpu = time.perf_counter() - start, time.process_time() - spent
+        assert [len(row) for row in scores] == [2] * len(pictures)
+        told = {"seconds": seconds, "cpu": cpu, "scores": scores}
+        if seen:
+            totals = {event.key: event.self_cpu_time_total / 1000 for event in seen.key_averages()}
+            told["self_ms"] = {k: round(v, 1) for k, v in sorted(totals.items(), key=lambda item: -item[1])[:20]}
+        print(json.dumps(told), file=out, flush=True)
+
+
+class Child:
+    """A side in its own process."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        command = [sys.executable, "-P", "-W", "ignore", __file__, "--job", json.dumps(job)]
+        threads = {"OMP_NUM_THREADS": str(job["threads"])}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env=os.environ | threads, **pipes)
+
+    def turn(self, *, profiled: bool = False) -> dict[str, Any]:
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps(profiled), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("a side died; what it said stands above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def flops_an_image(folder: Path) -> dict[str, float]:
+    """Floating-point operations of the task for one image, counted while it is done once; a multiply-add is two."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from capfilt.catalog import sample
+
+    picture = next(iter(sorted((sample() / "images").glob("*.jpg")))).read_bytes()
+    work = ours(folder, "float32", torch.get_num_threads(), 1)
+    with FlopCounterMode(display=False) as counter:
+        work([picture], TEXTS[:1])
+    return {str(name).rpartition(".")[2]: float(count) for name, count in counter.get_flop_counts()["Global"].items()}
+
+
+def limit(dtype: str, threads: int) -> float:
+    """GFLOP/s of a linear layer of the vision encoder's widest shape, over 8 pictures: the best of several runs."""
+    import torch
+
+    torch.set_num_threads(threads)
+    kind = getattr(torch, dtype)
+    x, layer = torch.randn(8 * 577, 768, dtype=kind), torch.nn.Linear(768, 3072).to(kind)
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(12):
+            start = time.perf_counter()
+            layer(x)
+            best = min(best, time.perf_counter() - start)
+    return 2 * x.shape[0] * 768 * 3072 / best / 1e9
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--profile", action="store_true", help="one more turn of each side, profiled")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    files = sorted((sample() / "images").glob("*.[jp][pn]g"))[: options.images]
-    pictures = [p for f in files if isinstance(p := normalise(f.read_bytes(), ImageLimits()), Picture)]
-    rows = records.table_of(
-        {"id": p.sha256, "part": 0, "row": i, "image": p.data, "captions": [web_caption("a picture")]}
-        for i, p in enumerate(pictures)
-    )
-    works = {name: CapFilt(capfilt=config).open() for name, config in VARIANTS.items()}
-    rates: dict[str, list[float]] = {name: [] for name in works}
-    for round_ in range(options.rounds + 1):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work(rows)
-            if round_:  # the first round warms up
-                rates[name].append(len(pictures) / (time.perf_counter() - start))
-    first = statistics.median(next(iter(rates.values())))
-    result = {
-        "images": len(pictures),
-        "threads": torch.get_num_threads(),
+    if options.job:
+        child(options.job)
+        return
+    import torch
+
+    from capfilt.catalog import sample
+
+    files = [str(file) for file in sorted((sample() / "images").glob("*.jpg"))[: options.images]]
+    took: dict[str, list[dict[str, Any]]] = {side: [] for side in options.sides}
+    profiles: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_models(folder)
+        needed = flops_an_image(folder)
+        limits = {dtype: round(limit(dtype, options.threads), 1) for dtype in ("float32", "bfloat16")}
+        total = sum(needed.values()) / 1e9
+        print(f"{total:.1f} GFLOP an image; a matrix product reaches {limits} GFLOP/s", flush=True)
+        job = {"folder": name, "pictures": files, "threads": options.threads, "batch": options.batch}
+        for round_ in range(options.rounds):
+            for side in options.sides:
+                one = Child(job | {"side": side})
+                one.turn()  # warms up
+                took[side].append(one.turn())
+                if options.profile and round_ == options.rounds - 1:
+                    profiles[side] = one.turn(profiled=True)["self_ms"]
+                one.close()
+                print(f"{side:24} {len(files) / took[side][-1]['seconds']:.3f} images/s", flush=True)
+    sides = {}
+    for side, turns in took.items():
+        rate = statistics.median(len(files) / turn["seconds"] for turn in turns)
+        dtype = side.rpartition(" ")[2]
+        sides[side] = {
+            "images_per_s": round(rate, 3),
+            "min": round(min(len(files) / turn["seconds"] for turn in turns), 3),
+            "max": round(max(len(files) / turn["seconds"] for turn in turns), 3),
+            "cpu_s_an_image": round(statistics.median(turn["cpu"] for turn in turns) / len(files), 2),
+            "share_of_limit": round(rate * total / limits.get(dtype, limits["float32"]), 2),
+        }
+    for peer in ("transformers float32", "transformers bfloat16", "by hand float32"):
+        if peer in sides:
+            for side in sides.values():
+                side[f"to {peer}"] = round(side["images_per_s"] / sides[peer]["images_per_s"], 2)
+    report = {
+        "images": len(files),
+        "batch": options.batch,
+        "rounds": options.rounds,
+        "threads": options.threads,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "images_per_s": {
-            name: {"median": round(statistics.median(r), 1), "min": round(min(r), 1), "max": round(max(r), 1)}
-            for name, r in rates.items()
-        },
-        "ratio_to_first": {name: round(statistics.median(r) / first, 2) for name, r in rates.items()},
+        "gflop_an_image": round(total, 1),
+        "limit_gflops": limits,
+        "sides": sides,
+        **({"self_ms": profiles} if profiles else {}),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
+    print(json.dumps(report, indent=1))
     if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -114,6 +114,14 @@ def misbehaving(body: bytes) -> Iterator[None]:
         finally:
             writer.close()
 
+    async def end() -> None:
+        for server in servers:
+            server.close()
+        open_ = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in open_:
+            task.cancel()
+        await asyncio.gather(*open_, return_exceptions=True)
+
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)
     servers = [
@@ -124,8 +132,7 @@ def misbehaving(body: bytes) -> Iterator[None]:
     try:
         yield
     finally:
-        for server in servers:
-            loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
 
