@@ -8,6 +8,7 @@ seed, so neither the batch, its order nor the number of workers changes a captio
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,11 @@ import torch
 from torch import Tensor
 
 from capfilt.med.text import LayerCache, TextStack
+
+LOOKS = {"cpu": 1, "cuda": 4}
+"""Steps after which it is looked which captions have ended: on a GPU each look waits for all that was queued there."""
+_FEWER = 0.5
+"""Captions that go on leave the others behind when no more of them than this share is left: moving them costs a copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +65,14 @@ def penalise_repeats(logits_RW: Tensor, ids_RL: Tensor, penalty: float) -> Tenso
 
 def forbid(logits_RW: Tensor, limits: Limits, length: int) -> Tensor:
     """Logits with forbidden tokens, and the end where the text is still too short, at minus infinity."""
-    barred = list(limits.forbidden) + ([limits.end] if length < limits.min_length else [])
-    if not barred:
-        return logits_RW
-    return logits_RW.index_fill(1, torch.tensor(barred, device=logits_RW.device), float("-inf"))
+    barred = limits.forbidden + ((limits.end,) if length < limits.min_length else ())
+    return logits_RW.index_fill(1, _ids(barred, logits_RW.device), float("-inf")) if barred else logits_RW
+
+
+@functools.lru_cache(maxsize=64)
+def _ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    # Made once: sent to a GPU at every step, the host would wait for it.
+    return torch.tensor(ids, device=device)
 
 
 def draw(logits_RW: Tensor, uniform_R: Tensor, *, top_p: float, top_k: int = 0) -> Tensor:
@@ -97,24 +107,30 @@ def nucleus(
     seeds: Sequence[Sequence[int]],
     how: Nucleus,
     limits: Limits,
+    *,
+    look_every: int | None = None,
 ) -> list[list[list[int]]]:
-    """K captions an image by nucleus sampling.
+    """K captions an image by nucleus sampling. Captions that have ended take no more part when half have.
 
     Args:
         image_BNV: image tokens.
         prompt_L: [DEC] and the prompt's ids.
         seeds: B lists of K seeds, each in [0, 2**128).
+        look_every: steps from one look at what has ended to the next; None takes :data:`LOOKS`.
 
     Returns:
         For each image K lists of ids, prompt and end left out.
     """
     repeat, start = len(seeds[0]), len(prompt_L)
     flat = [seed for row in seeds for seed in row]
-    steps = limits.max_length - start
-    uniform_RS = torch.from_numpy(np.stack([uniforms(seed, max(steps, 1)) for seed in flat])).to(image_BNV.device)
-    ids_RL = torch.tensor([list(prompt_L)] * len(flat), device=image_BNV.device)
+    steps, device = limits.max_length - start, image_BNV.device
+    every = look_every or LOOKS.get(device.type, 4)
+    uniform_RS = torch.from_numpy(np.stack([uniforms(seed, max(steps, 1)) for seed in flat])).to(device)
+    ids_RL = torch.tensor([list(prompt_L)] * len(flat), device=device)
     caches = text.start_cache(image_BNV, repeat=repeat, max_length=limits.max_length)
-    done_R = torch.zeros(len(flat), dtype=torch.bool, device=image_BNV.device)
+    done_R = torch.zeros(len(flat), dtype=torch.bool, device=device)
+    written: dict[int, list[int]] = {}
+    places = list(range(len(flat)))
     fresh = ids_RL
     for step in range(steps):
         logits_RW = text.write_step(fresh, caches, ids_RL.shape[1] - fresh.shape[1]).float()
@@ -125,9 +141,21 @@ def nucleus(
         done_R |= drawn_R == limits.end
         fresh = drawn_R[:, None]
         ids_RL = torch.cat([ids_RL, fresh], dim=1)
-        if bool(done_R.all()):
+        if (step + 1) % every:
+            continue
+        done = done_R.tolist()
+        if all(done):
             break
-    rows = [_cut(row[start:], limits.end) for row in ids_RL.tolist()]
+        open_ = [at for at, ended in enumerate(done) if not ended]
+        if len(open_) <= _FEWER * len(done):
+            written |= {places[at]: ids for at, ids in enumerate(ids_RL.tolist()) if done[at]}
+            places = [places[at] for at in open_]
+            kept_R = torch.tensor(open_, device=device)
+            ids_RL, fresh, uniform_RS, done_R = (t[kept_R] for t in (ids_RL, fresh, uniform_RS, done_R))
+            for cache in caches:
+                cache.keep(kept_R)
+    written |= dict(zip(places, ids_RL.tolist(), strict=True))
+    rows = [_cut(written[at][start:], limits.end) for at in range(len(flat))]
     return [rows[i : i + repeat] for i in range(0, len(rows), repeat)]
 
 

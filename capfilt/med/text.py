@@ -72,6 +72,11 @@ class LayerCache:
     image_keys: Tensor
     image_values: Tensor
 
+    def keep(self, rows_R: Tensor) -> None:
+        """Leaves only these rows (int64 indices), in this order."""
+        self.keys, self.values = self.keys[rows_R], self.values[rows_R]
+        self.image_keys, self.image_values = self.image_keys[rows_R], self.image_values[rows_R]
+
 
 class Attention(nn.Module):
     """Multi-head attention with its output projection and post-norm residual.

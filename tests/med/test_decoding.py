@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +132,57 @@ def test_a_caption_depends_neither_on_its_batch_nor_on_its_place(model: MED) -> 
     alone = [nucleus(model.text, image[i : i + 1], prompt, [seeds[i]], how, limits)[0] for i in range(6)]
     assert [mixed[order.index(i)] for i in range(6)] == together == alone
     assert len({tuple(ids) for rows in together for ids in rows}) > 6
+
+
+@pytest.mark.parametrize("look_every", [1, 3, 100])
+def test_captions_that_have_ended_leave_and_change_nothing(model: MED, look_every: int) -> None:
+    prompt, limits = [model.tokenizer.dec], Limits(max_length=20, min_length=2, end=model.tokenizer.sep)
+    seeds = [[i, 100 + i] for i in range(12)]
+    rows: list[int] = []
+    write_step = model.text.write_step
+
+    def counted(ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        rows.append(len(ids))
+        return write_step(ids, *rest)
+
+    model.text.write_step = counted  # type: ignore[method-assign]
+    assert model.text.lm_head
+    ends = model.text.lm_head.bias[model.tokenizer.sep]
+    with torch.no_grad():
+        ends += 1.0  # random weights seldom end a text
+    try:
+        image = images(model, 12)
+        found = nucleus(model.text, image, prompt, seeds, Nucleus(), limits, look_every=look_every)
+        together, rows = rows, []
+        alone = [
+            nucleus(model.text, image[i : i + 1], prompt, seeds[i : i + 1], Nucleus(), limits)[0] for i in range(12)
+        ]
+    finally:
+        model.text.write_step = write_step  # type: ignore[method-assign]
+        with torch.no_grad():
+            ends -= 1.0
+    assert found == alone
+    assert len({len(ids) for row in found for ids in row}) > 4
+    assert (together[0], min(together) <= 6) == (24, look_every < 100), together
+
+
+def test_the_device_is_read_at_the_looks_only(model: MED, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU each read waits for all that was queued: a step without one costs only its own launch."""
+    reads: list[str] = []
+    for name in ("tolist", "item", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__"):
+        plain = getattr(torch.Tensor, name)
+
+        def read(self: torch.Tensor, *args: Any, name: str = name, plain: Any = plain, **how: Any) -> Any:
+            reads.append(name)
+            return plain(self, *args, **how)
+
+        monkeypatch.setattr(torch.Tensor, name, read)
+    prompt, limits = [model.tokenizer.dec], Limits(max_length=25, min_length=25, end=model.tokenizer.sep)
+    image = images(model, 3)
+    reads.clear()
+    written = nucleus(model.text, image, prompt, [[1], [2], [3]], Nucleus(), limits, look_every=8)
+    assert [len(row[0]) for row in written] == [24] * 3
+    assert reads == ["tolist"] * (24 // 8 + 1)
 
 
 def test_captions_obey_their_lengths(model: MED) -> None:
