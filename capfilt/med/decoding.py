@@ -21,7 +21,7 @@ from capfilt.med.text import LayerCache, TextStack
 LOOKS = {"cpu": 1, "cuda": 4}
 """Steps after which it is looked which captions have ended: on a GPU each look waits for all that was queued there."""
 _FEWER = 0.5
-"""Captions that go on leave the others behind when no more of them than this share is left: moving them costs a copy."""
+"""Captions that go on leave the others behind when no more than this share of them is left: moving costs a copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
