@@ -26,11 +26,14 @@ from torch import Tensor, nn
 
 from capfilt.errors import ModelError
 from capfilt.med.config import Holds, MEDConfig, VisionConfig
+from capfilt.med.int8 import quantise
 from capfilt.med.text import ImageKeys, TextStack
 from capfilt.med.tokenizer import MEDTokenizer, Tokens
 
 TEMPERATURE = (0.001, 0.5)
 """The range the learned temperature is clamped to."""
+_CACHE_BYTES = 8 << 20
+"""What the widest layer's activations may take on a CPU: about what its cores have of cache near them."""
 INIT_STD = 0.02
 """Of every weight of the text stack and the heads; larger embeddings start LM far above ln(W)."""
 
@@ -168,9 +171,20 @@ class MED(nn.Module):
         return next(self.parameters()).device
 
     def encode_image(self, pixels_BCHW: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, image_size, image_size) to image tokens (B, N, V), [CLS] first."""
-        out: Tensor = self.vision.forward_features(pixels_BCHW)
-        return out
+        """Normalised pixels (B, 3, image_size, image_size) to image tokens (B, N, V), [CLS] first.
+
+        On a CPU, and where nothing is learned, so many pictures go through at once as their widest layer fits into the
+        cache: a large batch would only wait for memory.
+        """
+        at_once = len(pixels_BCHW)
+        if pixels_BCHW.device.type == "cpu" and not torch.is_grad_enabled():
+            vision = self.config.vision
+            tokens = (vision.image_size // vision.patch_size) ** 2 + 1
+            at_once = max(1, _CACHE_BYTES // (tokens * 4 * vision.width * pixels_BCHW.element_size()))
+        if at_once >= len(pixels_BCHW):
+            out: Tensor = self.vision.forward_features(pixels_BCHW)
+            return out
+        return torch.cat([self.vision.forward_features(some) for some in pixels_BCHW.split(at_once)])
 
     def encode_text(self, tokens: Tokens) -> Tensor:
         """Text alone, beginning with [CLS]: (B, L, D)."""
@@ -249,9 +263,24 @@ class MED(nn.Module):
     def load(cls, folder: Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Self:
         """A model saved by :meth:`save`, in eval mode.
 
+        Args:
+            folder: of the model.
+            device: where its weights go.
+            dtype: of its weights; ``torch.int8``, on a CPU, takes 8-bit layers where a whole picture passes (the vision
+                encoder's, and keys and values of cross-attention), and float32 elsewhere.
+
         Raises:
-            ModelError: a file is missing or damaged, or names and shapes do not fit ``model.yaml``; lists them.
+            ModelError: a file is missing or damaged, or names and shapes do not fit ``model.yaml``; lists them. Or int8
+                is asked for elsewhere than on a CPU.
         """
+        if dtype == torch.int8:
+            if torch.device(device).type != "cpu":
+                raise ModelError(
+                    "8-bit layers are for CPUs", where=f"{folder}, on {device}", mend="Take dtype: bfloat16 on a GPU."
+                )
+            model = cls.load(folder, device=device)
+            quantise(model, _of_whole_pictures)
+            return model
         config, tokenizer = MEDConfig.load(folder), MEDTokenizer.load(folder)
         file = folder / "model.safetensors"
         try:
@@ -273,6 +302,11 @@ class MED(nn.Module):
         It holds both parts, whatever the folder's weights hold: only the architecture is taken.
         """
         return cls(replace(MEDConfig.load(folder), holds="both"), MEDTokenizer.load(folder))
+
+
+def _of_whole_pictures(layer: str) -> bool:
+    """Whether the linear layer of this name works on all tokens of a picture: such layers take nearly all the time."""
+    return layer.startswith("vision.blocks.") or ("cross_attention" in layer and layer.endswith((".key", ".value")))
 
 
 def resized_positions(positions_1NV: Tensor, config: VisionConfig) -> Tensor:

@@ -21,8 +21,10 @@ def load(kind: Any, folder: Path, *, role: str, device: str, dtype: torch.dtype)
         device: where it goes. dtype: of its weights.
 
     Raises:
-        ModelError: transformers finds no such model there.
+        ModelError: transformers finds no such model there, or ``dtype`` is int8.
     """
+    if dtype == torch.int8:
+        raise ModelError("8-bit layers are for MEDs", where=str(folder), mend="Take dtype: float32 or bfloat16.")
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         model = kind.from_pretrained(folder, use_safetensors=True, dtype=dtype, **options)

@@ -23,7 +23,7 @@ def open_captioner(folder: Path, writing: Writing, *, prompt: str | None, device
         writing: how captions are written.
         prompt: what another captioner than the MED is asked; the MED's stands in its ``model.yaml``.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...
-        dtype: of the weights.
+        dtype: of the weights; ``torch.int8`` takes 8-bit layers in a MED on a CPU.
 
     Raises:
         ModelError: the folder holds no captioner, or is damaged.
@@ -41,7 +41,7 @@ def open_filter(folder: Path, *, device: str, dtype: torch.dtype) -> Filter:
     Args:
         folder: a MED's, or one that ``transformers`` saved.
         device: ``cpu``, ``cuda``, ``cuda:1``, ...
-        dtype: of the weights.
+        dtype: of the weights; ``torch.int8`` takes 8-bit layers in a MED on a CPU.
 
     Raises:
         ModelError: the folder holds no filter, or is damaged.

@@ -33,7 +33,7 @@ from capfilt.stages.config import CapFiltConfig
 
 T = TypeVar("T")
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 
 
 def seed_of(row_id: str, seed: int, k: int) -> int:

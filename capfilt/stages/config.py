@@ -41,8 +41,8 @@ class CapFiltConfig:
     """The score that decides: P(match) in [0, 1], or the cosine in [-1, 1], which is all that a CLIP knows."""
     skip_repeats: bool = True
     """Whether a synthetic caption that repeats another caption of its image, cleaned, is left out."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of both models; it can change captions and scores a little."""
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    """Precision of both models; it can change captions and scores a little. ``int8`` is for MEDs on CPUs."""
     seed: int = 0
     """Joined with each row's id to seed its sampling, so neither order nor workers change a caption."""
     batch_size: int = 32
