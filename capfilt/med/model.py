@@ -184,7 +184,7 @@ class MED(nn.Module):
         if at_once >= len(pixels_BCHW):
             out: Tensor = self.vision.forward_features(pixels_BCHW)
             return out
-        return torch.cat([self.vision.forward_features(some) for some in pixels_BCHW.split(at_once)])
+        return torch.cat([self.vision.forward_features(some) for some in torch.split(pixels_BCHW, at_once)])
 
     def encode_text(self, tokens: Tokens) -> Tensor:
         """Text alone, beginning with [CLS]: (B, L, D)."""
