@@ -16,7 +16,7 @@ import ray.exceptions
 
 from capfilt.errors import EngineError
 from capfilt.flow.config import RunConfig
-from capfilt.flow.plan import Machine
+from capfilt.flow.plan import TASK_CPUS, Machine
 
 START_ATTEMPTS = 2
 """Ray gives its own processes half a minute, which a busy machine may miss; the second time they are cached."""
@@ -67,7 +67,10 @@ def running(cpus: int, config: RunConfig, *, without: str) -> Iterator[bool]:
         yield False
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
-    with environment({} if config.verbose else _QUIET), _quietly(config):
+    # Ray ends workers beyond one a CPU when they rest for a second, and starts others a moment later; tasks that take
+    # a part of a CPU have more.
+    told = ({} if config.verbose else _QUIET) | {"RAY_num_workers_soft_limit": str(round(cpus / TASK_CPUS))}
+    with environment(told), _quietly(config):
         how = {} if address else {"num_cpus": cpus, "include_dashboard": False}
         _connect(address, how, config, without)
         try:
