@@ -30,6 +30,8 @@ BATCH_ROWS = 8192
 MAX_GALLERY = 96
 """Most pictures of one verdict: with bounded texts and thumbnails the page stays under 10 MB, whatever they hold."""
 _HOST = r"^(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//(?:[^/?#]*@)?(?P<host>\[[^\]/?#]*\]|[^:/?#]*)"
+_HOST_LENGTH = 253
+"""Of a name in the DNS at most."""
 _FETCH_DROPS = [reason for reason, (stage, *_) in DROPS.items() if stage == FETCH]
 EXAMPLES = 3
 """Rows shown for each reason of dropping."""
@@ -164,7 +166,7 @@ def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mappi
         origins=sums.captions.facts([Origin.WEB, Origin.HUMAN, Origin.SYNTHETIC]),
         best=sums.captions.best,
         examples={reason: tuple(pick.chosen()) for reason, pick in sorted(sums.examples.items())},
-        hosts=tuple(sums.hosts.top(5)),
+        hosts=tuple((shorten(host, 80), count) for host, count in sums.hosts.top(5)),
         gallery={verdict: with_pictures(chosen, small) for verdict, chosen in cards.items()},
         seen={verdict: sums.gallery.seen(verdict) for verdict in Verdict},
         recipe=manifest.get("recipe", {}),
@@ -233,7 +235,8 @@ def _hosts(urls: pa.ChunkedArray) -> Mapping[str, int]:
     hosts: Counter[str] = Counter()
     # Hundreds of thousands of addresses take some few hosts: all together, not one by one in Python.
     found = pc.struct_field(pc.extract_regex(pc.utf8_trim_whitespace(urls), _HOST), "host")
+    found = pc.utf8_slice_codeunits(found, 0, _HOST_LENGTH)
     for pair in pc.value_counts(found.drop_null()).to_pylist():
         if pair["values"]:
-            hosts[shorten(pair["values"].strip("[]").lower(), 80)] += pair["counts"]
+            hosts[pair["values"].strip("[]").lower()] += pair["counts"]
     return hosts
