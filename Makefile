@@ -48,12 +48,13 @@ clean:  ## removes what these targets made, the environment too
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv installs several times faster than pip. It is taken from the path, or from the package index into the
-# environment itself; where neither works, pip does the job.
+# environment itself; where neither works, pip does the job. Byte code is compiled at once, as pip does: where Python
+# may not write it later, every process would compile torch anew, for ten seconds.
 define install
 	@if command -v uv >/dev/null 2>&1; then \
-	    echo "installing $(1) with uv"; uv pip install --quiet --python $(BIN)/python -e '$(1)'; \
+	    echo "installing $(1) with uv"; uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '$(1)'; \
 	elif $(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv >/dev/null 2>&1; then \
-	    echo "installing $(1) with uv"; $(BIN)/python -m uv pip install --quiet --python $(BIN)/python -e '$(1)'; \
+	    echo "installing $(1) with uv"; $(BIN)/python -m uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '$(1)'; \
 	else \
 	    echo "installing $(1) with pip"; $(BIN)/python -m pip install --quiet -e '$(1)'; \
 	fi
