@@ -113,7 +113,7 @@ def theirs(folder: Path, dtype: str, batch: int, *, by_hand: bool) -> Work:
     length = {"min_length": 4 + NEW_TOKENS, "max_length": 4 + NEW_TOKENS}
 
     def caption(pixels: torch.Tensor) -> list[str]:
-        prompt = processor.tokenizer([PROMPT] * len(pixels), return_tensors="pt")
+        prompt = processor.tokenizer([PROMPT] * len(pixels), return_tensors="pt", return_token_type_ids=False)
         ids = captioner.generate(pixel_values=pixels, **prompt, do_sample=True, top_p=0.9, top_k=0, **length)
         return processor.batch_decode(ids, skip_special_tokens=True)
 
