@@ -5,9 +5,10 @@
 
 Each run fetches, captions and filters the same source (half of it a table of addresses on loopback, some dead; half
 tars) with two small models. It is disturbed one to three times: killed with SIGKILL at a random moment or while a file
-is being written; on Ray, a worker of it is killed; its disk is full from some moment on; the S3 service it writes to is
-killed under it (OpenStack Swift, see tests/s3/service.py). Then the same command brings it to its end, and its ledger
-and shards are compared with those of a run that nothing disturbed, row by row and picture by picture.
+is being written; on Ray, a worker of it or Ray's node process is killed; its disk is full from some moment on; the S3
+service it writes to is killed under it (OpenStack Swift, see tests/s3/service.py). Then the same command brings it to
+its end, and its ledger and shards are compared with those of a run that nothing disturbed, row by row and picture by
+picture.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import os
 import platform
 import random
+import re
 import resource
 import shutil
 import signal
@@ -173,29 +175,36 @@ def disturb(run: subprocess.Popen, dest: str, how: str, draw: random.Random, ser
         ended(run, how)
         service.start()
     else:
-        victim = run.pid
-        if how == "worker":
-            found = subprocess.run(
-                ["pgrep", "-s", str(os.getsid(run.pid)), "-f", "ray::"], capture_output=True, text=True, check=False
-            ).stdout.split()
-            if not found:
-                return None
-            victim = int(draw.choice(found))
-        os.kill(victim, signal.SIGKILL)
+        victims = {"worker": r"^ray::(?!\w+Agent)", "node": "raylet/raylet"}
+        found = found_in_session(run.pid, victims[how]) if how in victims else [run.pid]
+        if not found:
+            return None
+        os.kill(draw.choice(found), signal.SIGKILL)
     ended(run, how)
     return done
 
 
+def found_in_session(pid: int, pattern: str) -> list[int]:
+    """The processes of a session whose command line holds the pattern."""
+    listed = subprocess.run(["pgrep", "-a", "-s", str(os.getsid(pid))], capture_output=True, text=True, check=False)
+    pairs = (line.split(" ", 1) for line in listed.stdout.splitlines())
+    return [int(one) for one, *command in pairs if command and re.search(pattern, command[0])]
+
+
 def ended(run: subprocess.Popen, how: str) -> None:
-    """Waits for its end: it may go on without a worker, and it may stop with two lines; a traceback is neither."""
+    """Waits for its end: it may go on without a worker, and it may stop with two lines; a traceback is neither.
+
+    When Ray's own node process is gone, Ray ends the driver, which then has no say.
+    """
     _, said = run.communicate(timeout=300)
-    if run.returncode not in (0, 2, -signal.SIGKILL) or b"Traceback" in said:
+    fitting = (0, 1, 2) if how == "node" else (0, 2, -signal.SIGKILL)
+    if run.returncode not in fitting or b"Traceback" in said:
         raise SystemExit(f"after {how} it ended with {run.returncode}:\n{said.decode()}")
 
 
 WAYS = {
     "local": ("driver", "mid-write", "early", "disk full"),
-    "ray": ("driver", "worker", "worker"),
+    "ray": ("driver", "worker", "worker", "node"),
     "s3": ("store dies", "driver"),
 }
 
