@@ -8,6 +8,7 @@ is another room's.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,12 +33,15 @@ from capfilt.sources.base import Source, SourceConfig
 from capfilt.sources.opening import open_source
 from capfilt.sources.parts import Part, Some
 from capfilt.stages.base import Stage
+from capfilt.stages.capfilt import CapFilt
 from capfilt.stages.fetch import FetchImages
 from capfilt.stages.retry import RETRIED, HoldRows
 from capfilt.stages.sink import WriteShards
 from capfilt.storage import Store
 
 _MODELS = "models.json"
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""What Linux shows of GPUs: NVIDIA's, AMD's, and those of Windows around it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +146,7 @@ def _with_source(recipe: Recipe | None, source: str | Sequence[str] | SourceConf
 
 @dataclass(frozen=True)
 class _Stages:
-    """The three stages, made when they are asked for: the class of the second brings torch, which takes seconds."""
+    """The three stages."""
 
     recipe: Recipe
     store: Store
@@ -155,12 +159,9 @@ class _Stages:
         return [HoldRows(dest=self.store.url, reasons=self.retry), fetch, capfilt, replace(write, again=True)]
 
     def __call__(self) -> tuple[FetchImages, Stage, WriteShards]:
-        from capfilt.med.device import device_of  # noqa: PLC0415
-        from capfilt.stages.capfilt import CapFilt  # noqa: PLC0415 torch takes seconds; a finished DEST needs none
-
         c = self.recipe.capfilt
         placed = replace(c, captioner=absolute(c.captioner), filter=absolute(c.filter))
-        if c.device == "auto" and not c.gpus and device_of("auto") != "cpu":
+        if c.device == "auto" and not c.gpus and _gpu_here():
             # An engine gives GPUs to those who ask: else as many workers as there are cores would share the first.
             placed = replace(placed, gpus=1.0)
         return (
@@ -168,6 +169,15 @@ class _Stages:
             CapFilt(capfilt=placed),
             WriteShards(dest=self.store.url, sink=self.recipe.sink, parts=self.planned.parts),
         )
+
+
+def _gpu_here() -> bool:
+    """Whether torch finds a GPU; it is not asked, which takes seconds, where the system has none."""
+    if sys.platform == "linux" and not any(Path(name).exists() for name in _GPU_DEVICES):
+        return False
+    from capfilt.med.device import device_of  # noqa: PLC0415 torch
+
+    return device_of("auto") != "cpu"
 
 
 class _Meter:

@@ -214,13 +214,14 @@ def test_workers_do_not_change_a_byte(job, tmp_path):
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
-def test_a_finished_destination_is_told_without_torch_and_ray(job, tmp_path, models, table):
+def test_a_plan_and_a_finished_destination_are_told_without_torch_and_ray(job, tmp_path, models, table):
     job()
     code = f"""
 import sys
 from capfilt.bootstrap import bootstrap
 from capfilt.recipe import load
 recipe = load({str(tmp_path / "out" / "recipe.yaml")!r}, source="x")
+bootstrap({str(table)!r}, {str(tmp_path / "new")!r}, recipe=recipe, dry_run=True)
 result = bootstrap({str(table)!r}, {str(tmp_path / "out")!r}, recipe=recipe)
 print(result.done_before, result.parts, result.manifest["totals"]["rows"], {{"ray", "torch"}} & set(sys.modules))
 """

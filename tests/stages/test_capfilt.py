@@ -15,7 +15,8 @@ from capfilt.errors import ModelError
 from capfilt.med.model import MED
 from capfilt.records import Drop, web_caption
 from capfilt.shards.read import samples
-from capfilt.stages.capfilt import CapFilt, ahead, seed_of
+from capfilt.stages.capfilt import CapFilt
+from capfilt.stages.captioning import ahead, seed_of
 from capfilt.stages.config import CapFiltConfig
 
 
