@@ -1,4 +1,4 @@
-"""Linear layers in 8 bits for CPUs that multiply bytes several times as fast as floats (AVX-512 VNNI, AMX).
+"""Linear layers in 8 bits, for CPUs that multiply bytes faster than floats (AVX-512 VNNI, AMX).
 
 Weights are rounded once, with a scale for each output; inputs when they come, with a scale for each row, so that a
 picture's result depends on no other picture of its batch. Shapes: R rows, K inputs, N outputs. Knows layers; knows not

@@ -32,8 +32,6 @@ from capfilt.med.tokenizer import MEDTokenizer, Tokens
 
 TEMPERATURE = (0.001, 0.5)
 """The range the learned temperature is clamped to."""
-_CACHE_BYTES = 8 << 20
-"""What the widest layer's activations may take on a CPU: about what its cores have of cache near them."""
 INIT_STD = 0.02
 """Of every weight of the text stack and the heads; larger embeddings start LM far above ln(W)."""
 
@@ -171,20 +169,9 @@ class MED(nn.Module):
         return next(self.parameters()).device
 
     def encode_image(self, pixels_BCHW: Tensor) -> Tensor:
-        """Normalised pixels (B, 3, image_size, image_size) to image tokens (B, N, V), [CLS] first.
-
-        On a CPU, and where nothing is learned, so many pictures go through at once as their widest layer fits into the
-        cache: a large batch would only wait for memory.
-        """
-        at_once = len(pixels_BCHW)
-        if pixels_BCHW.device.type == "cpu" and not torch.is_grad_enabled():
-            vision = self.config.vision
-            tokens = (vision.image_size // vision.patch_size) ** 2 + 1
-            at_once = max(1, _CACHE_BYTES // (tokens * 4 * vision.width * pixels_BCHW.element_size()))
-        if at_once >= len(pixels_BCHW):
-            out: Tensor = self.vision.forward_features(pixels_BCHW)
-            return out
-        return torch.cat([self.vision.forward_features(some) for some in torch.split(pixels_BCHW, at_once)])
+        """Normalised pixels (B, 3, image_size, image_size) to image tokens (B, N, V), [CLS] first."""
+        out: Tensor = self.vision.forward_features(pixels_BCHW)
+        return out
 
     def encode_text(self, tokens: Tokens) -> Tensor:
         """Text alone, beginning with [CLS]: (B, L, D)."""

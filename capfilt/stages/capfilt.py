@@ -2,7 +2,7 @@
 
 Captioner and filter are two separately finetuned models; each picture is decoded once and each model
 encodes it once, however many texts there are. Captioner alone and filter alone are the same stage with
-one of the two absent. Knows its settings; the models and the work are those of ``captioning``.
+one of the two absent. Knows its settings; the models and the work are those of ``worker``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,6 @@ class CapFilt:
         Raises:
             ModelError: a model is unknown or damaged.
         """
-        from capfilt.stages.captioning import open_worker  # noqa: PLC0415 torch takes seconds, and a driver needs none
+        from capfilt.stages.worker import open_worker  # noqa: PLC0415 torch takes seconds, and a driver needs none
 
         return open_worker(self.capfilt)

@@ -16,8 +16,8 @@ from capfilt.med.model import MED
 from capfilt.records import Drop, web_caption
 from capfilt.shards.read import samples
 from capfilt.stages.capfilt import CapFilt
-from capfilt.stages.captioning import ahead, seed_of
 from capfilt.stages.config import CapFiltConfig
+from capfilt.stages.worker import ahead, seed_of
 
 
 @pytest.fixture(scope="module")
