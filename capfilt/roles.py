@@ -51,6 +51,15 @@ class Score:
 class Captioner(Protocol):
     """Pictures in, synthetic captions out (paper, section 3.3)."""
 
+    @property
+    def image_size(self) -> int | None:
+        """px of the square that it makes of a picture; None if it prepares pictures in a way of its own."""
+        ...
+
+    def picture_bytes(self, captions: int) -> int | None:
+        """Bytes of memory that a picture of a batch takes at most, with so many captions; None where not known."""
+        ...
+
     def write(self, pictures: Sequence[Image.Image], seeds: Sequence[Sequence[int]]) -> list[list[str]]:
         """K captions for each of B pictures.
 
@@ -67,6 +76,15 @@ class Captioner(Protocol):
 
 class Filter(Protocol):
     """How well texts match a picture (paper, section 3.3)."""
+
+    @property
+    def image_size(self) -> int | None:
+        """px of the square that it makes of a picture; None if it prepares pictures in a way of its own."""
+        ...
+
+    def picture_bytes(self, texts: int) -> int | None:
+        """Bytes of memory that a picture of a batch takes at most, with so many texts; None where not known."""
+        ...
 
     def score(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
         """Scores of every text against its picture.

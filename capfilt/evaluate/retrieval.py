@@ -162,7 +162,7 @@ def _encode_images(
     dtype = next(model.vision.parameters()).dtype
     for part in _batches(_said(items), batch_size):
         pictures = [decode(item) for item, _ in part]
-        image_BNV = model.encode_image(batch_of(pictures, model.config.vision.image_size).to(model.device, dtype))
+        image_BNV = model.encode_image(batch_of(pictures, model.config.vision.image_size, model.device, dtype))
         vectors.append(model.embed_image(image_BNV).float())
         for (_, said), image_NV in zip(part, image_BNV.to(store or image_BNV.dtype), strict=True):
             texts += said

@@ -14,6 +14,7 @@ from PIL import Image
 
 from capfilt.captions import clean
 from capfilt.errors import ModelError
+from capfilt.med import memory
 from capfilt.med.decoding import Limits, Nucleus, beam, nucleus
 from capfilt.med.model import MED
 from capfilt.med.pixels import batch_of
@@ -56,13 +57,23 @@ class MEDCaptioner:
         """A captioner from a model folder."""
         return cls(MED.load(folder, device=device, dtype=dtype), writing)
 
+    @property
+    def image_size(self) -> int:
+        """See :class:`capfilt.roles.Captioner`."""
+        return self.model.config.vision.image_size
+
+    def picture_bytes(self, captions: int) -> int:
+        """See :class:`capfilt.roles.Captioner`."""
+        width = next(self.model.text.parameters()).dtype.itemsize
+        rows = self.writing.beams or captions
+        return memory.captioned(self.model.config, width, captions=rows, max_length=self.writing.max_length)
+
     @torch.inference_mode()
     def write(self, pictures: Sequence[Image.Image], seeds: Sequence[Sequence[int]]) -> list[list[str]]:
         """See :class:`capfilt.roles.Captioner`; the captions are cleaned."""
         model, how = self.model, self.writing
         dtype = next(model.vision.parameters()).dtype
-        pixels = batch_of(pictures, model.config.vision.image_size).to(model.device, dtype)
-        image_BNV = model.encode_image(pixels)
+        image_BNV = model.encode_image(batch_of(pictures, self.image_size, model.device, dtype))
         if how.beams is None:
             sampling = Nucleus(top_p=how.top_p, top_k=how.top_k, repetition_penalty=how.penalty)
             ids = nucleus(model.text, image_BNV, self._prompt, seeds, sampling, self._limits)

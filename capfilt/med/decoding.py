@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from capfilt.med.device import sent
 from capfilt.med.text import LayerCache, TextStack
 
 LOOKS = {"cpu": 1, "cuda": 4}
@@ -125,8 +126,8 @@ def nucleus(
     flat = [seed for row in seeds for seed in row]
     steps, device = limits.max_length - start, image_BNV.device
     every = look_every or LOOKS.get(device.type, 4)
-    uniform_RS = torch.from_numpy(np.stack([uniforms(seed, max(steps, 1)) for seed in flat])).to(device)
-    ids_RL = torch.tensor([list(prompt_L)] * len(flat), device=device)
+    uniform_RS = sent(torch.from_numpy(np.stack([uniforms(seed, max(steps, 1)) for seed in flat])), device)
+    ids_RL = sent(torch.tensor([list(prompt_L)] * len(flat)), device)
     caches = text.start_cache(image_BNV, repeat=repeat, max_length=limits.max_length)
     done_R = torch.zeros(len(flat), dtype=torch.bool, device=device)
     written: dict[int, list[int]] = {}
@@ -150,7 +151,7 @@ def nucleus(
         if len(open_) <= _FEWER * len(done):
             written |= {places[at]: ids for at, ids in enumerate(ids_RL.tolist()) if done[at]}
             places = [places[at] for at in open_]
-            kept_R = torch.tensor(open_, device=device)
+            kept_R = sent(torch.tensor(open_), device)
             ids_RL, fresh, uniform_RS, done_R = (t[kept_R] for t in (ids_RL, fresh, uniform_RS, done_R))
             for cache in caches:
                 cache.keep(kept_R)

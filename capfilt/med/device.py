@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from capfilt.errors import EngineError
+
+_AMPERE = (8, 0)
 
 
 def device_of(device: str) -> str:
@@ -24,3 +27,25 @@ def device_of(device: str) -> str:
             ) from error
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision_of(name: str, device: str) -> torch.dtype:
+    """The dtype of this name on this device; ``auto`` is what its arithmetic is made for.
+
+    That is bfloat16 on a GPU that multiplies in it (compute capability 8.0: Ampere and later), float16 on older ones,
+    and float32 on a CPU.
+    """
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    where = torch.device(device)
+    if where.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(where) >= _AMPERE else torch.float16
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on ``device``. A GPU fetches it in its turn, and nobody waits for what is queued there."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

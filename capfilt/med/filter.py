@@ -14,6 +14,8 @@ from PIL import Image
 
 from capfilt.captions import clean
 from capfilt.errors import ModelError
+from capfilt.med import memory
+from capfilt.med.device import sent
 from capfilt.med.model import MED
 from capfilt.med.pixels import batch_of
 from capfilt.med.text import ImageKeys
@@ -43,6 +45,16 @@ class MEDFilter:
         """A filter from a model folder."""
         return cls(MED.load(folder, device=device, dtype=dtype))
 
+    @property
+    def image_size(self) -> int:
+        """See :class:`capfilt.roles.Filter`."""
+        return self.model.config.vision.image_size
+
+    def picture_bytes(self, texts: int) -> int:
+        """See :class:`capfilt.roles.Filter`."""
+        width = self.model.itm_head.weight.dtype.itemsize
+        return memory.scored(self.model.config, width, texts=texts, max_length=MAX_TOKENS)
+
     @torch.inference_mode()
     def score(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
         """See :class:`capfilt.roles.Filter`; each picture is encoded once."""
@@ -50,10 +62,9 @@ class MEDFilter:
         flat = [clean(text) for row in texts for text in row]
         if not flat:
             return [[] for _ in texts]
-        dtype = model.itm_head.weight.dtype
-        image_BNV = model.encode_image(batch_of(pictures, model.config.vision.image_size).to(model.device, dtype))
-        owner = torch.tensor([i for i, row in enumerate(texts) for _ in row], device=model.device)
+        owner = sent(torch.tensor([i for i, row in enumerate(texts) for _ in row]), model.device)
         tokens = model.tokenizer(flat, max_tokens=MAX_TOKENS).to(model.device)
+        image_BNV = model.encode_image(batch_of(pictures, self.image_size, model.device, model.itm_head.weight.dtype))
         itm = model.match(ImageKeys.from_tokens(image_BNV).rows(owner), tokens).float().softmax(-1)[:, 1]
         itc = (model.embed_image(image_BNV)[owner].float() * model.embed_text(tokens).float()).sum(-1)
         scores = iter(zip(itm.tolist(), itc.clamp(-1, 1).tolist(), strict=True))

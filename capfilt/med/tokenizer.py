@@ -18,6 +18,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
 
 from capfilt.errors import ModelError
+from capfilt.med.device import sent
 
 NEEDED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
@@ -31,7 +32,7 @@ class Tokens:
 
     def to(self, device: torch.device) -> Tokens:
         """The same batch on a device."""
-        return Tokens(self.ids.to(device, non_blocking=True), self.mask.to(device, non_blocking=True))
+        return Tokens(sent(self.ids, device), sent(self.mask, device))
 
     def begin_with(self, token: int) -> Tokens:
         """The batch with position 0 replaced: [ENC] for ITM, [DEC] for LM (BLIP.md: pretraining)."""

@@ -55,6 +55,9 @@ class HuggingFaceCaptioner:
         prompt: text given with each picture; a model with a chat template is asked :data:`ASKED` without one.
     """
 
+    image_size = None
+    """See :class:`capfilt.roles.Captioner`: the processor takes pictures of any size."""
+
     def __init__(self, model: Any, processor: Any, writing: Writing, *, prompt: str | None) -> None:
         self.model, self.processor, self.writing = model, processor, writing
         tokenizer = getattr(processor, "tokenizer", None)
@@ -73,6 +76,9 @@ class HuggingFaceCaptioner:
         """
         model, processor = load(AutoModelForImageTextToText, folder, role="captioner", device=device, dtype=dtype)
         return cls(model, processor, writing, prompt=prompt)
+
+    def picture_bytes(self, captions: int) -> None:
+        """See :class:`capfilt.roles.Captioner`: what these models hold is not known."""
 
     @torch.inference_mode()
     def write(self, pictures: Sequence[Image.Image], seeds: Sequence[Sequence[int]]) -> list[list[str]]:

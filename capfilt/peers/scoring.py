@@ -30,6 +30,9 @@ class HuggingFaceFilter:
         ModelError: the model has not both towers.
     """
 
+    image_size = None
+    """See :class:`capfilt.roles.Filter`: the processor takes pictures of any size."""
+
     def __init__(self, model: Any, processor: Any) -> None:
         if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
             raise ModelError(
@@ -47,6 +50,9 @@ class HuggingFaceFilter:
             ModelError: it holds no two-tower model.
         """
         return cls(*load(AutoModel, folder, role="filter", device=device, dtype=dtype))
+
+    def picture_bytes(self, texts: int) -> None:
+        """See :class:`capfilt.roles.Filter`: what these models hold is not known."""
 
     @torch.inference_mode()
     def score(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[Score]]:

@@ -41,16 +41,17 @@ class CapFiltConfig:
     """The score that decides: P(match) in [0, 1], or the cosine in [-1, 1], which is all that a CLIP knows."""
     skip_repeats: bool = True
     """Whether a synthetic caption that repeats another caption of its image, cleaned, is left out."""
-    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
-    """Precision of both models; it can change captions and scores a little. ``int8`` is for MEDs on CPUs."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    """Precision of both models; it can change captions and scores a little. ``auto`` is bfloat16 on a GPU that
+    multiplies in it, float16 on an older one and float32 on a CPU; ``int8`` is for MEDs on CPUs."""
     seed: int = 0
     """Joined with each row's id to seed its sampling, so neither order nor workers change a caption."""
-    batch_size: int = 32
-    """Images a batch, 1 or more."""
+    batch_size: int | None = None
+    """Images a batch, 1 or more; null takes as many as pay and as memory bears."""
     device: str = "auto"
     """``auto`` takes a GPU where there is one; else ``cpu``, ``cuda``, ``cuda:1``, ..."""
     cpus: float = 1.0
-    """Logical CPUs of one worker, more than 0; the model's threads follow from it."""
+    """Logical CPUs of one worker, more than 0: the model's threads, or with a GPU those that decode pictures."""
     gpus: float = 0.0
     """GPUs of one worker; 0 runs on the CPU unless ``device`` says otherwise."""
 
@@ -64,7 +65,8 @@ class CapFiltConfig:
         require_within("capfilt.max_length", self.max_length, 2, 512)
         require_within("capfilt.min_length", self.min_length, 0, self.max_length)
         require_within("capfilt.threshold", self.threshold, 0.0 if self.judge_by == "itm" else -1.0, 1.0)
-        require_within("capfilt.batch_size", self.batch_size, 1, 4096)
+        if self.batch_size is not None:
+            require_within("capfilt.batch_size", self.batch_size, 1, 4096)
         require_within("capfilt.cpus", self.cpus, 0.01, 1024)
         require_within("capfilt.gpus", self.gpus, 0.0, 64)
         if self.captioner is None and self.filter is None:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import torch
-from PIL import Image
 
 from capfilt.captions import clean
 from capfilt.catalog import model_folder
 from capfilt.errors import DataError, ModelError
 from capfilt.images import decode
-from capfilt.med.device import device_of
+from capfilt.med.device import device_of, precision_of
+from capfilt.med.pixels import Pictures, Seen
 from capfilt.peers.opening import open_captioner, open_filter
 from capfilt.records import Caption, Drop, Origin, replace
 from capfilt.roles import Captioner, Filter, Score, Writing
@@ -30,7 +30,16 @@ from capfilt.stages.config import CapFiltConfig
 
 T = TypeVar("T")
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
+MOST = {"cpu": 32, "cuda": 256}
+"""Images a batch beyond which nothing is gained."""
+UNKNOWN = {"cpu": 16, "cuda": 32}
+"""Images a batch of models whose need of memory is not known."""
+ROOM = 2**30
+"""Bytes that a batch may take on a CPU, where other workers and the caches of files want memory too."""
+SHARE = 0.7
+"""Of a GPU's free memory, since the allocator cannot use all of it."""
+WEB_TEXTS = 2
+"""Texts of a picture that are reckoned with beside the synthetic ones."""
 
 
 def seed_of(row_id: str, seed: int, k: int) -> int:
@@ -48,13 +57,13 @@ def open_worker(config: CapFiltConfig) -> CapFiltWorker:
     device = device_of(config.device)
     if device == "cpu":
         torch.set_num_threads(max(1, math.ceil(config.cpus)))
-    dtype = DTYPES[config.dtype]
+    dtype = precision_of(config.dtype, device)
     captioner: Captioner | None = None
     if config.captioner is not None:
         folder, how = model_folder(config.captioner), writing_of(config)
         captioner = open_captioner(folder, how, prompt=config.prompt, device=device, dtype=dtype)
     judge = None if config.filter is None else open_filter(model_folder(config.filter), device=device, dtype=dtype)
-    return CapFiltWorker(config, captioner, judge)
+    return CapFiltWorker(config, captioner, judge, device=device)
 
 
 def writing_of(config: CapFiltConfig) -> Writing:
@@ -69,14 +78,40 @@ def writing_of(config: CapFiltConfig) -> Writing:
     )
 
 
-class CapFiltWorker:
-    """The opened stage: pictures of the next batch are decoded while the models work on this one."""
+def batch_size_of(config: CapFiltConfig, captioner: Captioner | None, judge: Filter | None, *, device: str) -> int:
+    """Images a batch where the settings leave it open: a power of 2, as many as pay on ``device`` and have room."""
+    where = torch.device(device)
+    if where.type == "cuda":
+        most, unknown = MOST["cuda"], UNKNOWN["cuda"]
+        room = torch.cuda.mem_get_info(where)[0] * min(1.0, config.gpus or 1.0) * SHARE
+    else:
+        most, unknown, room = MOST["cpu"], UNKNOWN["cpu"], ROOM
+    count = config.captions_per_image
+    needed = [
+        *([captioner.picture_bytes(count)] if captioner else []),
+        *([judge.picture_bytes(count + WEB_TEXTS)] if judge else []),
+    ]
+    known = [one for one in needed if one is not None]
+    if len(known) < len(needed):
+        most = min(most, unknown)
+    return 1 << max(0, min(most, int(room / max(known, default=1))).bit_length() - 1)
 
-    def __init__(self, config: CapFiltConfig, captioner: Captioner | None, judge: Filter | None) -> None:
+
+class CapFiltWorker:
+    """The opened stage: pictures of the next batch are decoded and resized while the models work on this one."""
+
+    def __init__(
+        self, config: CapFiltConfig, captioner: Captioner | None, judge: Filter | None, *, device: str = "cpu"
+    ) -> None:
         self.config, self.captioner, self.judge = config, captioner, judge
-        self.batch_size = config.batch_size
+        self.batch_size = config.batch_size or batch_size_of(config, captioner, judge, device=device)
         self.names = " and ".join(name for name in (config.captioner, config.filter) if name)
-        self.pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        sizes = [role.image_size for role in (captioner, judge) if role is not None]
+        # Where one of the models wants the picture itself, nothing is resized ahead.
+        self.sizes = () if None in sizes else tuple(sorted({size for size in sizes if size}))
+        # On a CPU the models take all threads that there are: one more is enough.
+        threads = 1 if torch.device(device).type == "cpu" else max(1, math.ceil(config.cpus))
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The part with its captions written and judged; rows that no model bears are quarantined."""
@@ -86,18 +121,18 @@ class CapFiltWorker:
         ids, data = table.column("id").to_pylist(), table.column("image")
         batches = [live[i : i + self.batch_size] for i in range(0, len(live), self.batch_size)]
 
-        def load(rows: list[int]) -> list[Image.Image | DataError]:
-            return [_decoded(data[i].as_py()) for i in rows]
+        def load(row: int) -> Seen | DataError:
+            return _seen(data[row].as_py(), self.sizes)
 
-        decoded: dict[int, Image.Image | DataError] = {}
+        seen: dict[int, Seen | DataError] = {}
 
         def work(rows: Sequence[int]) -> list[list[Caption]]:
-            pictures = [_or_raise(decoded[i]) for i in rows]
+            pictures = Pictures([_or_raise(seen[i]) for i in rows])
             return self.work([ids[i] for i in rows], pictures, [captions[i] for i in rows])
 
         careful = Careful(work, self.batch_size, where=self.names)
         for rows, pictures in ahead(self.pool, load, batches):
-            decoded = dict(zip(rows, pictures, strict=True))
+            seen = dict(zip(rows, pictures, strict=True))
             for i, result in careful(rows):
                 if isinstance(result, Fault):
                     drops[i], details[i] = str(Drop.QUARANTINED), result.detail
@@ -106,7 +141,7 @@ class CapFiltWorker:
         self.batch_size = careful.largest
         return replace(table, {"captions": captions, "drop": drops, "detail": details})
 
-    def work(self, ids: list[str], pictures: list[Image.Image], web: list[list[Caption]]) -> list[list[Caption]]:
+    def work(self, ids: list[str], pictures: Pictures, web: list[list[Caption]]) -> list[list[Caption]]:
         """Caption and judge one batch."""
         captions = [list(row) for row in web]
         if self.captioner is not None:
@@ -146,30 +181,27 @@ class CapFiltWorker:
         return judged
 
 
-def _decoded(data: bytes) -> Image.Image | DataError:
+def _seen(data: bytes, sizes: Sequence[int]) -> Seen | DataError:
     try:
-        return decode(data)
+        return Seen(decode(data), sizes)
     except DataError as error:
         return error
 
 
-def _or_raise(picture: Image.Image | DataError) -> Image.Image:
+def _or_raise(picture: Seen | DataError) -> Seen:
     if isinstance(picture, DataError):
         raise RowError(f"Its picture cannot be decoded: {picture.what}")
     return picture
 
 
 def ahead(
-    pool: ThreadPoolExecutor, load: Callable[[list[int]], list[T]], batches: list[list[int]]
+    pool: ThreadPoolExecutor, load: Callable[[int], T], batches: Sequence[list[int]]
 ) -> Iterator[tuple[list[int], list[T]]]:
-    """Each batch with its pictures, the next one being loaded meanwhile."""
-    waiting: list[tuple[list[int], Future[Any]]] = []
-    source = iter(batches)
-    for rows in islice(source, 2):
-        waiting.append((rows, pool.submit(load, rows)))
-    while waiting:
-        rows, future = waiting.pop(0)
-        pictures = future.result()
-        for more in islice(source, 1):
-            waiting.append((more, pool.submit(load, more)))
-        yield rows, pictures
+    """Each batch with what its rows load as, the next one being loaded meanwhile by all threads of the pool."""
+    waiting: deque[tuple[list[int], list[Future[T]]]] = deque()
+    for at in range(len(batches) + 1):
+        if at < len(batches):
+            waiting.append((batches[at], [pool.submit(load, row) for row in batches[at]]))
+        if at:
+            rows, futures = waiting.popleft()
+            yield rows, [future.result() for future in futures]
