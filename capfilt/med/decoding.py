@@ -73,7 +73,7 @@ def forbid(logits_RW: Tensor, limits: Limits, length: int) -> Tensor:
 @functools.lru_cache(maxsize=64)
 def _ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
     # Made once: sent to a GPU at every step, the host would wait for it.
-    return torch.tensor(ids, device=device)
+    return sent(torch.tensor(ids), device)
 
 
 def draw(logits_RW: Tensor, uniform_R: Tensor, *, top_p: float, top_k: int = 0) -> Tensor:
