@@ -1,0 +1,38 @@
+"""docs/performance.md quotes the committed results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+
+
+def sides(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["sides"]
+    return found
+
+
+def test_the_gpus_table() -> None:
+    found = sides("capfilt-h200")
+    for name, side in found.items():
+        peer = found[f"transformers {name.rpartition(' ')[2]}"]
+        same = side["images_per_s"] / peer["images_per_s"]
+        cells = [f"{side['images_per_s']:.0f}", f"{same:.2f}", f"{side['to transformers float32']:.2f}"]
+        cells += [f"{side['peak_gib']:.1f}", f"{side['share_of_limit']:.2f}"]
+        assert f"| {name} | {' | '.join(cells)} |" in PAGE
+
+
+def test_the_cpus_table() -> None:
+    for name, side in sides("capfilt").items():
+        cells = [f"{side['images_per_s']:.2f}", f"{side['cpu_s_an_image']:.2f}"]
+        cells += [f"{side['to transformers float32']:.2f}", f"{side['share_of_limit']:.2f}"]
+        assert f"| {name} | {' | '.join(cells)} |" in PAGE
+
+
+def test_the_plan_follows_from_the_rate() -> None:
+    rate = round(sides("capfilt-h200")["capfilt bfloat16"]["images_per_s"])
+    for images in (100_000_000, 5_000_000_000):
+        assert f" images | {images / rate / 3600:,.0f} | " in PAGE
