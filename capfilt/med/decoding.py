@@ -22,7 +22,7 @@ from capfilt.med.text import LayerCache, TextStack
 LOOKS = {"cpu": 1, "cuda": 4}
 """Steps after which it is looked which captions have ended: on a GPU each look waits for all that was queued there."""
 _FEWER = 0.5
-"""Captions that go on leave the others behind when no more than this share of them is left: moving costs a copy."""
+"""Images with captions that go on leave the others behind when no more than this share is left: moving costs a copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ def nucleus(
     *,
     look_every: int | None = None,
 ) -> list[list[list[int]]]:
-    """K captions an image by nucleus sampling. Captions that have ended take no more part when half have.
+    """K captions an image by nucleus sampling. Images whose captions have ended take no more part when half have.
 
     Args:
         image_BNV: image tokens.
@@ -147,14 +147,17 @@ def nucleus(
         done = done_R.tolist()
         if all(done):
             break
-        open_ = [at for at, ended in enumerate(done) if not ended]
-        if len(open_) <= _FEWER * len(done):
-            written |= {places[at]: ids for at, ids in enumerate(ids_RL.tolist()) if done[at]}
-            places = [places[at] for at in open_]
-            kept_R = sent(torch.tensor(open_), device)
+        # Captions of one image stay together, for they read its keys together.
+        images = [at // repeat for at in range(0, len(done), repeat) if not all(done[at : at + repeat])]
+        if len(images) * repeat <= _FEWER * len(done):
+            kept = [image * repeat + k for image in images for k in range(repeat)]
+            left = set(kept)
+            written |= {places[at]: ids for at, ids in enumerate(ids_RL.tolist()) if at not in left}
+            places = [places[at] for at in kept]
+            kept_R, images_B = (sent(torch.tensor(rows), device) for rows in (kept, images))
             ids_RL, fresh, uniform_RS, done_R = (t[kept_R] for t in (ids_RL, fresh, uniform_RS, done_R))
             for cache in caches:
-                cache.keep(kept_R)
+                cache.keep(kept_R, images_B)
     written |= dict(zip(places, ids_RL.tolist(), strict=True))
     rows = [_cut(written[at][start:], limits.end) for at in range(len(flat))]
     return [rows[i : i + repeat] for i in range(0, len(rows), repeat)]

@@ -23,6 +23,8 @@ from capfilt.roles import Score
 
 MAX_TOKENS = 35
 """Longest text the filter reads, special tokens counted (BLIP.md: filter finetuning)."""
+_PADDED = 1.25
+"""Empty texts are added so that each picture has as many, up to this many times the texts there are."""
 
 
 class MEDFilter:
@@ -59,13 +61,18 @@ class MEDFilter:
     def score(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
         """See :class:`capfilt.roles.Filter`; each picture is encoded once."""
         model = self.model
-        flat = [clean(text) for row in texts for text in row]
-        if not flat:
+        count, widest = sum(map(len, texts)), max(map(len, texts), default=0)
+        if not count:
             return [[] for _ in texts]
-        owner = sent(torch.tensor([i for i, row in enumerate(texts) for _ in row]), model.device)
-        tokens = model.tokenizer(flat, max_tokens=MAX_TOKENS).to(model.device)
+        # With as many texts for each picture, its keys and values are read where they are, else copied for each text.
+        even = widest * len(texts) <= _PADDED * count
+        rows = [[*map(clean, row), *[""] * (widest - len(row) if even else 0)] for row in texts]
+        owner = sent(torch.tensor([i for i, row in enumerate(rows) for _ in row]), model.device)
+        tokens = model.tokenizer([text for row in rows for text in row], max_tokens=MAX_TOKENS).to(model.device)
         image_BNV = model.encode_image(batch_of(pictures, self.image_size, model.device, model.itm_head.weight.dtype))
-        itm = model.match(ImageKeys.from_tokens(image_BNV).rows(owner), tokens).float().softmax(-1)[:, 1]
+        keys = ImageKeys.from_tokens(image_BNV)
+        itm = model.match(keys if even else keys.rows(owner), tokens).float().softmax(-1)[:, 1]
         itc = (model.embed_image(image_BNV)[owner].float() * model.embed_text(tokens).float()).sum(-1)
         scores = iter(zip(itm.tolist(), itc.clamp(-1, 1).tolist(), strict=True))
-        return [[Score(*next(scores)) for _ in row] for row in texts]
+        scored = [[Score(*next(scores)) for _ in row] for row in rows]
+        return [row[: len(said)] for row, said in zip(scored, texts, strict=True)]

@@ -63,8 +63,8 @@ def pick(choice: nn.ModuleDict, direction: Direction) -> nn.Module:
 class LayerCache:
     """Keys and values of one layer while decoding.
 
-    ``keys``, ``values``: (B, H, max_length, E), filled up to the step; ``image_keys``,
-    ``image_values``: (B, H, N, E), computed once an image.
+    ``keys``, ``values``: (R, H, max_length, E), filled up to the step, R = B * K with K texts an image;
+    ``image_keys``, ``image_values``: (B, H, N, E), computed once an image and read by all its texts.
     """
 
     keys: Tensor
@@ -72,10 +72,10 @@ class LayerCache:
     image_keys: Tensor
     image_values: Tensor
 
-    def keep(self, rows_R: Tensor) -> None:
-        """Leaves only these rows (int64 indices), in this order."""
+    def keep(self, rows_R: Tensor, images_B: Tensor) -> None:
+        """Leaves only these rows and their images (int64 indices), in this order."""
         self.keys, self.values = self.keys[rows_R], self.values[rows_R]
-        self.image_keys, self.image_values = self.image_keys[rows_R], self.image_values[rows_R]
+        self.image_keys, self.image_values = self.image_keys[images_B], self.image_values[images_B]
 
 
 class Attention(nn.Module):
@@ -110,13 +110,24 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Attend and add. ``mask`` bool, broadcastable to (B, H, L, N), true where attention may look."""
-        q_BHLE = self._split(self.query(x_BLD))
+        """Attend and add.
+
+        Args:
+            x_BLD: B texts; or of K times as many, those of one image side by side, where there are B rows of keys:
+                all of them then ask the same keys at once, which are read once and not copied.
+            keys_BHNE: as of :meth:`keys_values`. values_BHNE: likewise.
+            mask: bool, broadcastable to (B, H, L, N), true where attention may look; not with K above 1.
+            causal: each token sees those before it only; not with K above 1.
+        """
+        q_BLD: Tensor = self.query(x_BLD)
+        if len(keys_BHNE) != len(x_BLD):
+            q_BLD = q_BLD.reshape(len(keys_BHNE), -1, q_BLD.shape[-1])
+        q_BHLE = self._split(q_BLD)
         p = self.attention_dropout if self.training else 0.0
         y_BHLE = F.scaled_dot_product_attention(
             q_BHLE, keys_BHNE, values_BHNE, attn_mask=mask, dropout_p=p, is_causal=causal
         )
-        y_BLD = y_BHLE.transpose(1, 2).flatten(2)
+        y_BLD = y_BHLE.transpose(1, 2).reshape(x_BLD.shape)
         out: Tensor = self.norm(x_BLD + self.dropout(self.out(y_BLD)))
         return out
 
@@ -316,12 +327,12 @@ class TextStack(nn.Module):
         return out
 
     def start_cache(self, image_BNV: Tensor, *, repeat: int, max_length: int) -> list[LayerCache]:
-        """An empty cache for ``repeat`` texts an image; cross-attention is computed once an image."""
+        """An empty cache for ``repeat`` texts an image; cross-attention's keys and values are made once an image."""
         rows = image_BNV.shape[0] * repeat
         caches = []
         for layer in self.layers:
             assert isinstance(layer, Layer)  # noqa: S101  narrows nn.Module for the type checker
-            k, v = (t.repeat_interleave(repeat, 0) for t in layer.cross("decode").keys_values(image_BNV))
+            k, v = layer.cross("decode").keys_values(image_BNV)
             room = (rows, k.shape[1], max_length, k.shape[3])
             caches.append(LayerCache(k.new_zeros(room), v.new_zeros(room), k, v))
         return caches

@@ -156,3 +156,14 @@ def test_no_images_at_all_have_keys_and_values_too() -> None:
     cross = Attention(8, 6, 2, 0.0)
     keys, values = cross.keys_values(torch.zeros(0, 5, 6))
     assert keys.shape == values.shape == (0, 2, 5, 4)
+
+
+@torch.no_grad()
+def test_texts_side_by_side_read_the_keys_of_their_image_as_if_alone(model: MED) -> None:
+    image = images(model, 2)
+    said = ["a red circle", "blue square on white", "a picture of a green square", "white", "a circle", "black"]
+    tokens = model.tokenizer(said, max_tokens=30)
+    owner = torch.tensor([0, 0, 0, 1, 1, 1])
+    side_by_side = model.match(ImageKeys.from_tokens(image), tokens)
+    torch.testing.assert_close(side_by_side, model.match(image[owner], tokens), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.decode(image, tokens), model.decode(image[owner], tokens), atol=1e-5, rtol=1e-5)
