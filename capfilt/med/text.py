@@ -332,7 +332,8 @@ class TextStack(nn.Module):
         caches = []
         for layer in self.layers:
             assert isinstance(layer, Layer)  # noqa: S101  narrows nn.Module for the type checker
-            k, v = layer.cross("decode").keys_values(image_BNV)
+            # Read at every step: each head's rows side by side.
+            k, v = (t.contiguous() for t in layer.cross("decode").keys_values(image_BNV))
             room = (rows, k.shape[1], max_length, k.shape[3])
             caches.append(LayerCache(k.new_zeros(room), v.new_zeros(room), k, v))
         return caches
