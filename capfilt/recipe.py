@@ -47,6 +47,7 @@ FREE_FIELDS = frozenset(
         "capfilt.batch_size",  # moves a score by rounding at most, and is what one lowers when memory runs out
         "capfilt.device",
         "capfilt.cpus",
+        "capfilt.cuda_graphs",
         "capfilt.gpus",
     }
 )

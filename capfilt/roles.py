@@ -31,6 +31,8 @@ class Writing:
     """Tokens at most. The MED counts its prompt's, as BLIP does; other captioners count what they write."""
     min_length: int = 5
     """Tokens at least, counted likewise."""
+    recorded: bool = False
+    """Whether a MED on a GPU plays recorded steps (CUDA graphs) where it samples."""
 
     @property
     def penalty(self) -> float:

@@ -17,7 +17,10 @@ from capfilt.med.decoding import Limits, Nucleus, nucleus
 from capfilt.med.device import precision_of
 from capfilt.med.filter import MEDFilter
 from capfilt.med.pixels import batch_of
+from capfilt.records import table_of, web_caption
 from capfilt.roles import Writing
+from capfilt.stages.config import CapFiltConfig
+from capfilt.stages.worker import CapFiltWorker, open_worker
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 FILES = sorted((sample() / "images").glob("*.[jp][pn]g"))
@@ -50,6 +53,34 @@ def test_lower_precision_keeps_the_verdicts(dtype: str) -> None:
     filters = [MEDFilter.load(model_folder("med-mini/filter"), device="cuda", dtype=kind) for kind in kinds]
     exact, near = ([(score.itm or 0.0) >= 0.5 for row in one.score(shown, texts) for score in row] for one in filters)
     assert sum(a == b for a, b in zip(exact, near, strict=True)) >= 0.98 * len(exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_recorded_steps_write_what_plain_steps_write(dtype: torch.dtype) -> None:
+    plain, recorded = (
+        MEDCaptioner.load(model_folder("med-mini/captioner"), Writing(recorded=on), device="cuda", dtype=dtype)
+        for on in (False, True)
+    )
+    shown = pictures(40)
+    for count in (32, 8, 32, 30):  # whole, smaller, again, and fewer than were recorded
+        seeds = [[at, at + 1000] for at in range(count)]
+        # A batch that is filled up may round otherwise, and a draw near a border then goes the other way.
+        same = zip(plain.write(shown[:count], seeds), recorded.write(shown[:count], seeds), strict=True)
+        assert sum(a == b for a, b in same) >= (count if count in (32, 8) and dtype == torch.float32 else count - 2)
+
+
+def test_a_part_goes_through_two_turns_at_once_as_through_one() -> None:
+    config = CapFiltConfig(batch_size=16, device="cuda", dtype="float32", gpus=1.0, cpus=4.0)
+    worker = open_worker(config)
+    one = CapFiltWorker(config, worker.captioner, worker.judge, device="cuda", turns=1)
+    rows = [
+        {"id": f"{at:032x}", "part": 0, "row": at, "image": file.read_bytes(), "captions": [web_caption(file.stem)]}
+        for at, file in enumerate(FILES[:100])
+    ]
+    two_turns, one_turn = (some(table_of(rows)).to_pylist() for some in (worker, one))
+    texts = [[[c["text"] for c in row["captions"]] for row in done] for done in (two_turns, one_turn)]
+    assert not any(row["drop"] for row in two_turns)
+    assert sum(a == b for a, b in zip(*texts, strict=True)) >= 97
 
 
 def test_nothing_waits_for_the_gpu_between_two_looks() -> None:

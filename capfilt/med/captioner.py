@@ -16,6 +16,7 @@ from capfilt.captions import clean
 from capfilt.errors import ModelError
 from capfilt.med import memory
 from capfilt.med.decoding import Limits, Nucleus, beam, nucleus
+from capfilt.med.graphs import Recordings
 from capfilt.med.model import MED
 from capfilt.med.pixels import batch_of
 from capfilt.roles import Writing
@@ -51,6 +52,10 @@ class MEDCaptioner:
             end=tokenizer.sep,
             forbidden=tuple(sorted(tokenizer.special - {tokenizer.sep})),
         )
+        self._sampling = Nucleus(top_p=writing.top_p, top_k=writing.top_k, repetition_penalty=writing.penalty)
+        self._recordings: Recordings | None = None
+        if writing.recorded and model.device.type == "cuda":
+            self._recordings = Recordings(model.text, self._prompt, self._sampling, self._limits)
 
     @classmethod
     def load(cls, folder: Path, writing: Writing, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
@@ -74,9 +79,10 @@ class MEDCaptioner:
         model, how = self.model, self.writing
         dtype = next(model.vision.parameters()).dtype
         image_BNV = model.encode_image(batch_of(pictures, self.image_size, model.device, dtype))
-        if how.beams is None:
-            sampling = Nucleus(top_p=how.top_p, top_k=how.top_k, repetition_penalty=how.penalty)
-            ids = nucleus(model.text, image_BNV, self._prompt, seeds, sampling, self._limits)
+        if how.beams is None and self._recordings is not None:
+            ids = self._recordings.write(image_BNV, seeds)
+        elif how.beams is None:
+            ids = nucleus(model.text, image_BNV, self._prompt, seeds, self._sampling, self._limits)
         else:
             ids = beam(
                 model.text,

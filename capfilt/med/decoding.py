@@ -70,10 +70,11 @@ def forbid(logits_RW: Tensor, limits: Limits, length: int) -> Tensor:
     return logits_RW.index_fill(1, _ids(barred, logits_RW.device), float("-inf")) if barred else logits_RW
 
 
-@functools.lru_cache(maxsize=64)
+@functools.cache
 def _ids(ids: tuple[int, ...], device: torch.device) -> Tensor:
-    # Made once: sent to a GPU at every step, the host would wait for it.
-    return sent(torch.tensor(ids), device)
+    # Made once: sent to a GPU at every step, the host would wait for it. And never freed, for recordings read it there.
+    with torch.inference_mode(mode=False):  # whoever asks first, others may want to learn through it
+        return sent(torch.tensor(ids), device)
 
 
 def draw(logits_RW: Tensor, uniform_R: Tensor, *, top_p: float, top_k: int = 0) -> Tensor:
@@ -101,6 +102,58 @@ def draw(logits_RW: Tensor, uniform_R: Tensor, *, top_p: float, top_k: int = 0) 
     return order.gather(1, place[:, None])[:, 0]
 
 
+@dataclass
+class Written:
+    """Where sampling is. ``start`` makes it, ``go_on`` moves it; neither reads anything back from the device."""
+
+    ids_RL: Tensor
+    """int64, the tokens so far, prompt counted."""
+    fresh_RL: Tensor
+    """Those of them that the cache has not seen."""
+    done_R: Tensor
+    """bool, which captions have ended."""
+    uniform_RS: Tensor
+    """float64 in [0, 1), a draw for each step; a caption's own, whatever stands beside it."""
+    caches: list[LayerCache]
+
+    @classmethod
+    def start(
+        cls, text: TextStack, image_BNV: Tensor, prompt_L: Sequence[int], uniform_RS: Tensor, limits: Limits
+    ) -> Written:
+        """Before the first step."""
+        rows, device = len(uniform_RS), image_BNV.device
+        ids_RL = _ids(tuple(prompt_L), device).expand(rows, -1)
+        done_R = torch.zeros(rows, dtype=torch.bool, device=device)
+        caches = text.start_cache(image_BNV, repeat=rows // len(image_BNV), max_length=limits.max_length)
+        return cls(ids_RL, ids_RL, done_R, uniform_RS, caches)
+
+    def go_on(self, text: TextStack, step: int, how: Nucleus, limits: Limits) -> None:
+        """Draws the token of a step, counted from 0."""
+        length = self.ids_RL.shape[1]
+        logits_RW = text.write_step(self.fresh_RL, self.caches, length - self.fresh_RL.shape[1]).float()
+        logits_RW = penalise_repeats(logits_RW, self.ids_RL, how.repetition_penalty)
+        logits_RW = forbid(logits_RW, limits, length)
+        drawn_R = draw(logits_RW, self.uniform_RS[:, step], top_p=how.top_p, top_k=how.top_k)
+        drawn_R = torch.where(self.done_R, limits.end, drawn_R)
+        self.done_R = self.done_R | (drawn_R == limits.end)
+        self.fresh_RL = drawn_R[:, None]
+        self.ids_RL = torch.cat([self.ids_RL, self.fresh_RL], dim=1)
+
+    def keep(self, rows: Sequence[int], images: Sequence[int]) -> None:
+        """Leaves only these rows, which are those of these images."""
+        device = self.ids_RL.device
+        rows_R, images_B = (sent(torch.tensor(list(some)), device) for some in (rows, images))
+        self.ids_RL, self.fresh_RL = self.ids_RL[rows_R], self.fresh_RL[rows_R]
+        self.done_R, self.uniform_RS = self.done_R[rows_R], self.uniform_RS[rows_R]
+        for cache in self.caches:
+            cache.keep(rows_R, images_B)
+
+
+def draws(seeds: Sequence[Sequence[int]], steps: int) -> Tensor:
+    """For B images with K seeds each float64 (R, S): the draws of every caption."""
+    return torch.from_numpy(np.stack([uniforms(seed, max(steps, 1)) for row in seeds for seed in row]))
+
+
 def nucleus(
     text: TextStack,
     image_BNV: Tensor,
@@ -122,29 +175,16 @@ def nucleus(
     Returns:
         For each image K lists of ids, prompt and end left out.
     """
-    repeat, start = len(seeds[0]), len(prompt_L)
-    flat = [seed for row in seeds for seed in row]
-    steps, device = limits.max_length - start, image_BNV.device
+    repeat, steps, device = len(seeds[0]), limits.max_length - len(prompt_L), image_BNV.device
     every = look_every or LOOKS.get(device.type, 4)
-    uniform_RS = sent(torch.from_numpy(np.stack([uniforms(seed, max(steps, 1)) for seed in flat])), device)
-    ids_RL = sent(torch.tensor([list(prompt_L)] * len(flat)), device)
-    caches = text.start_cache(image_BNV, repeat=repeat, max_length=limits.max_length)
-    done_R = torch.zeros(len(flat), dtype=torch.bool, device=device)
-    written: dict[int, list[int]] = {}
-    places = list(range(len(flat)))
-    fresh = ids_RL
+    now = Written.start(text, image_BNV, prompt_L, sent(draws(seeds, steps), device), limits)
+    places = list(range(len(now.ids_RL)))
+    ended: dict[int, list[int]] = {}
     for step in range(steps):
-        logits_RW = text.write_step(fresh, caches, ids_RL.shape[1] - fresh.shape[1]).float()
-        logits_RW = penalise_repeats(logits_RW, ids_RL, how.repetition_penalty)
-        logits_RW = forbid(logits_RW, limits, ids_RL.shape[1])
-        drawn_R = draw(logits_RW, uniform_RS[:, step], top_p=how.top_p, top_k=how.top_k)
-        drawn_R = torch.where(done_R, limits.end, drawn_R)
-        done_R |= drawn_R == limits.end
-        fresh = drawn_R[:, None]
-        ids_RL = torch.cat([ids_RL, fresh], dim=1)
+        now.go_on(text, step, how, limits)
         if (step + 1) % every:
             continue
-        done = done_R.tolist()
+        done = now.done_R.tolist()
         if all(done):
             break
         # Captions of one image stay together, for they read its keys together.
@@ -152,15 +192,17 @@ def nucleus(
         if len(images) * repeat <= _FEWER * len(done):
             kept = [image * repeat + k for image in images for k in range(repeat)]
             left = set(kept)
-            written |= {places[at]: ids for at, ids in enumerate(ids_RL.tolist()) if at not in left}
+            ended |= {places[at]: ids for at, ids in enumerate(now.ids_RL.tolist()) if at not in left}
             places = [places[at] for at in kept]
-            kept_R, images_B = (sent(torch.tensor(rows), device) for rows in (kept, images))
-            ids_RL, fresh, uniform_RS, done_R = (t[kept_R] for t in (ids_RL, fresh, uniform_RS, done_R))
-            for cache in caches:
-                cache.keep(kept_R, images_B)
-    written |= dict(zip(places, ids_RL.tolist(), strict=True))
-    rows = [_cut(written[at][start:], limits.end) for at in range(len(flat))]
-    return [rows[i : i + repeat] for i in range(0, len(rows), repeat)]
+            now.keep(kept, images)
+    ended |= dict(zip(places, now.ids_RL.tolist(), strict=True))
+    return texts([ended[at] for at in range(len(ended))], repeat, len(prompt_L), limits)
+
+
+def texts(rows: Sequence[list[int]], repeat: int, start: int, limits: Limits) -> list[list[list[int]]]:
+    """Rows of ids as K captions an image, without the ``start`` tokens of the prompt and what follows the end."""
+    cut = [_cut(row[start:], limits.end) for row in rows]
+    return [cut[i : i + repeat] for i in range(0, len(cut), repeat)]
 
 
 @dataclass(frozen=True)

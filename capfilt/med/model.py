@@ -53,6 +53,25 @@ def image_encoder(config: VisionConfig) -> VisionTransformer:
     )
 
 
+class PatchStem(PatchEmbed):
+    """The one projection of each patch; on a GPU as a matrix product, whose units a convolution of that size misses."""
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """Image tokens (B, N, V), without [CLS]."""
+        if not pixels_BCHW.is_cuda or not isinstance(self.proj, nn.Conv2d):
+            out: Tensor = super().forward(pixels_BCHW)  # type: ignore[no-untyped-call]
+            return out
+        return patch_product(pixels_BCHW, self.proj)
+
+
+def patch_product(pixels_BCHW: Tensor, proj: nn.Conv2d) -> Tensor:
+    """What a convolution of one step a patch gives, as one matrix product: (B, N, V), patches row by row."""
+    p = proj.kernel_size[0]
+    b, c, h, w = pixels_BCHW.shape
+    patches = pixels_BCHW.reshape(b, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5)
+    return F.linear(patches.reshape(b, -1, c * p * p), proj.weight.flatten(1), proj.bias)
+
+
 class ConvStem(PatchEmbed):
     """Convolutions of 3x3 and stride 2 in place of the one patch projection (Xiao et al. 2021, "Early Convolutions
     Help Transformers See Better"): each halves the picture, the last gives ``embed_dim`` channels.
@@ -124,7 +143,7 @@ class LiteStem(PatchEmbed):
         )
 
 
-STEMS: dict[str, type[PatchEmbed]] = {"patch": PatchEmbed, "conv": ConvStem, "efficientnet_lite0": LiteStem}
+STEMS: dict[str, type[PatchEmbed]] = {"patch": PatchStem, "conv": ConvStem, "efficientnet_lite0": LiteStem}
 """By ``vision.stem``."""
 BACKBONE = "vision.patch_embed.proj.backbone.net"
 """Where the EfficientNet is in a MED."""

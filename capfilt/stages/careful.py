@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Generic, TypeVar
 
 import torch
@@ -47,6 +48,7 @@ class Careful(Generic[T]):
     def __init__(self, work: Callable[[Sequence[int]], Sequence[T]], largest: int, *, where: str) -> None:
         self._work, self.largest, self._where = work, largest, where
         self._done = self._failed = 0
+        self._counting = Lock()  # several batches may be under way at once
 
     def __call__(self, rows: Sequence[int]) -> Iterator[tuple[int, T | Fault]]:
         """Each row with its result, or with the reason why it has none.
@@ -68,7 +70,8 @@ class Careful(Generic[T]):
         except Exception as error:  # noqa: BLE001 a model raises anything; the row that it fails of is counted
             yield from self._after(error, rows)
             return
-        self._done += len(rows)
+        with self._counting:
+            self._done += len(rows)
         yield from zip(rows, done, strict=True)
 
     def _after(self, error: Exception, rows: Sequence[int]) -> Iterator[tuple[int, T | Fault]]:
@@ -86,7 +89,8 @@ class Careful(Generic[T]):
         yield from self._batch(rows[half:])
 
     def _fault(self, error: Exception, *, starved: bool) -> Fault:
-        self._failed += 1
+        with self._counting:
+            self._failed += 1
         told = str(error).strip().partition("\n")[0][:200].rstrip(".") or type(error).__name__
         if starved:
             told = "Memory ran out with this picture alone"

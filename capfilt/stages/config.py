@@ -50,6 +50,9 @@ class CapFiltConfig:
     """Images a batch, 1 or more; null takes as many as pay and as memory bears."""
     device: str = "auto"
     """``auto`` takes a GPU where there is one; else ``cpu``, ``cuda``, ``cuda:1``, ..."""
+    cuda_graphs: bool = False
+    """On a GPU: records the steps of nucleus sampling once and plays them for each batch, so that the GPU does not wait
+    for their launches. Not tried on a GPU yet, so off."""
     cpus: float = 1.0
     """Logical CPUs of one worker, more than 0: the model's threads, or with a GPU those that decode pictures."""
     gpus: float = 0.0

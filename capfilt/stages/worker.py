@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+from threading import Lock
 from typing import TypeVar
 
 import pyarrow as pa
@@ -38,6 +41,10 @@ ROOM = 2**30
 """Bytes that a batch may take on a CPU, where other workers and the caches of files want memory too."""
 SHARE = 0.7
 """Of a GPU's free memory, since the allocator cannot use all of it."""
+TURNS = 2
+"""Batches that a GPU has under way at once."""
+RAMP = 4
+"""The first batch of a part, for whose pictures a GPU waits, is so many times smaller than the others."""
 WEB_TEXTS = 2
 """Texts of a picture that are reckoned with beside the synthetic ones."""
 
@@ -75,6 +82,7 @@ def writing_of(config: CapFiltConfig) -> Writing:
         repetition_penalty=config.repetition_penalty,
         max_length=config.max_length,
         min_length=config.min_length,
+        recorded=config.cuda_graphs,
     )
 
 
@@ -83,7 +91,7 @@ def batch_size_of(config: CapFiltConfig, captioner: Captioner | None, judge: Fil
     where = torch.device(device)
     if where.type == "cuda":
         most, unknown = MOST["cuda"], UNKNOWN["cuda"]
-        room = torch.cuda.mem_get_info(where)[0] * min(1.0, config.gpus or 1.0) * SHARE
+        room = torch.cuda.mem_get_info(where)[0] * min(1.0, config.gpus or 1.0) * SHARE / TURNS
     else:
         most, unknown, room = MOST["cpu"], UNKNOWN["cpu"], ROOM
     count = config.captions_per_image
@@ -98,10 +106,20 @@ def batch_size_of(config: CapFiltConfig, captioner: Captioner | None, judge: Fil
 
 
 class CapFiltWorker:
-    """The opened stage: pictures of the next batch are decoded and resized while the models work on this one."""
+    """The opened stage: pictures of the next batch are decoded and resized while the models work on this one.
+
+    Args:
+        turns: batches that the models have under way at once, 1 or more; None is :data:`TURNS` on a GPU, else 1.
+    """
 
     def __init__(
-        self, config: CapFiltConfig, captioner: Captioner | None, judge: Filter | None, *, device: str = "cpu"
+        self,
+        config: CapFiltConfig,
+        captioner: Captioner | None,
+        judge: Filter | None,
+        *,
+        device: str = "cpu",
+        turns: int | None = None,
     ) -> None:
         self.config, self.captioner, self.judge = config, captioner, judge
         self.batch_size = config.batch_size or batch_size_of(config, captioner, judge, device=device)
@@ -110,8 +128,13 @@ class CapFiltWorker:
         # Where one of the models wants the picture itself, nothing is resized ahead.
         self.sizes = () if None in sizes else tuple(sorted({size for size in sizes if size}))
         # On a CPU the models take all threads that there are: one more is enough.
-        threads = 1 if torch.device(device).type == "cpu" else max(1, math.ceil(config.cpus))
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        gpu = torch.device(device).type != "cpu"
+        self.pool = ThreadPoolExecutor(max(1, math.ceil(config.cpus)) if gpu else 1, thread_name_prefix="decode")
+        # A GPU writes captions of one batch while the host reads those of the batch before, and judges them.
+        self.turns = turns or (TURNS if gpu else 1)
+        own = partial(_own_stream, device)
+        self.models = ThreadPoolExecutor(self.turns, "models", initializer=own) if self.turns > 1 else None
+        self.writing, self.judging = Lock(), Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """The part with its captions written and judged; rows that no model bears are quarantined."""
@@ -119,7 +142,7 @@ class CapFiltWorker:
         drops, details = table.column("drop").to_pylist(), table.column("detail").to_pylist()
         live = [i for i, drop in enumerate(drops) if drop is None]
         ids, data = table.column("id").to_pylist(), table.column("image")
-        batches = [live[i : i + self.batch_size] for i in range(0, len(live), self.batch_size)]
+        batches = batches_of(live, self.batch_size, ramp=self.models is not None)
 
         def load(row: int) -> Seen | DataError:
             return _seen(data[row].as_py(), self.sizes)
@@ -131,9 +154,14 @@ class CapFiltWorker:
             return self.work([ids[i] for i in rows], pictures, [captions[i] for i in rows])
 
         careful = Careful(work, self.batch_size, where=self.names)
-        for rows, pictures in ahead(self.pool, load, batches):
-            seen = dict(zip(rows, pictures, strict=True))
-            for i, result in careful(rows):
+
+        def turn(rows: Sequence[int]) -> list[tuple[int, list[Caption] | Fault]]:
+            return list(careful(rows))
+
+        for rows, results in side_by_side(self.models, self.turns, turn, self._loaded(load, batches, seen)):
+            for i in rows:
+                del seen[i]
+            for i, result in results:
                 if isinstance(result, Fault):
                     drops[i], details[i] = str(Drop.QUARANTINED), result.detail
                 else:
@@ -141,17 +169,28 @@ class CapFiltWorker:
         self.batch_size = careful.largest
         return replace(table, {"captions": captions, "drop": drops, "detail": details})
 
+    def _loaded(
+        self, load: Callable[[int], Seen | DataError], batches: Sequence[list[int]], seen: dict[int, Seen | DataError]
+    ) -> Iterator[list[int]]:
+        """Each batch, once its pictures are in ``seen``."""
+        for rows, pictures in ahead(self.pool, load, batches):
+            seen.update(zip(rows, pictures, strict=True))
+            yield rows
+
     def work(self, ids: list[str], pictures: Pictures, web: list[list[Caption]]) -> list[list[Caption]]:
         """Caption and judge one batch."""
         captions = [list(row) for row in web]
         if self.captioner is not None:
             k = self.config.captions_per_image
             seeds = [[seed_of(row, self.config.seed, j) for j in range(k)] for row in ids]
-            for row, texts in zip(captions, self.captioner.write(pictures, seeds), strict=True):
+            with self.writing:
+                written = self.captioner.write(pictures, seeds)
+            for row, texts in zip(captions, written, strict=True):
                 self._join(row, texts)
         if self.judge is None:
             return [[Caption(**{**c, "kept": bool(clean(c["text"]))}) for c in row] for row in captions]
-        scores = self.judge.score(pictures, [[c["text"] for c in row] for row in captions])
+        with self.judging:
+            scores = self.judge.score(pictures, [[c["text"] for c in row] for row in captions])
         return [self._verdicts(row, row_scores) for row, row_scores in zip(captions, scores, strict=True)]
 
     def _join(self, row: list[Caption], texts: list[str]) -> None:
@@ -179,6 +218,40 @@ class CapFiltWorker:
             kept = bool(clean(caption["text"])) and (human or decisive >= self.config.threshold)
             judged.append(Caption(**{**caption, "itm": score.itm, "itc": score.itc, "kept": kept}))
         return judged
+
+
+def batches_of(rows: Sequence[int], size: int, *, ramp: bool = False) -> list[list[int]]:
+    """As few batches of at most ``size`` rows as will do, of about the same size; with ``ramp`` a smaller one first."""
+    first = rows[: size // RAMP] if ramp and len(rows) > size // RAMP else rows[:0]
+    rest = rows[len(first) :]
+    count = -(-len(rest) // size)
+    bounds = [len(rest) * at // max(count, 1) for at in range(count + 1)]
+    return [batch for batch in [list(first), *(list(rest[a:b]) for a, b in pairwise(bounds))] if batch]
+
+
+def side_by_side(
+    pool: ThreadPoolExecutor | None, turns: int, work: Callable[[list[int]], T], batches: Iterable[list[int]]
+) -> Iterator[tuple[list[int], T]]:
+    """Each batch with what ``work`` makes of it, in order: so many under way in the pool, without one here."""
+    if pool is None:
+        for batch in batches:
+            yield batch, work(batch)
+        return
+    waiting: deque[tuple[list[int], Future[T]]] = deque()
+    for batch in batches:
+        waiting.append((batch, pool.submit(work, batch)))
+        if len(waiting) >= turns:
+            rows, done = waiting.popleft()
+            yield rows, done.result()
+    for rows, done in waiting:
+        yield rows, done.result()
+
+
+def _own_stream(device: str) -> None:
+    """What this thread gives to a GPU does not wait for what others have given to it."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)  # the models are there
+        torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
 
 def _seen(data: bytes, sizes: Sequence[int]) -> Seen | DataError:

@@ -11,7 +11,7 @@ from torch import nn
 
 from capfilt.errors import ModelError
 from capfilt.med.config import MEDConfig
-from capfilt.med.model import BACKBONE, MED
+from capfilt.med.model import BACKBONE, MED, PatchStem, patch_product
 from capfilt.med.released import export_huggingface, export_original
 from capfilt.med.tokenizer import MEDTokenizer
 
@@ -30,6 +30,12 @@ def test_a_conv_stem_gives_as_many_patches_as_the_plain_one(tiny_architecture: P
     assert conv.encode_image(pixels).shape == plain.encode_image(pixels).shape == (2, 1 + (32 // patch_size) ** 2, 64)
     strides = [m.stride for m in conv.vision.patch_embed.modules() if isinstance(m, nn.Conv2d)]
     assert strides.count((2, 2)) == patch_size.bit_length() - 1
+
+
+def test_the_product_of_patches_is_the_convolution() -> None:
+    stem = PatchStem(img_size=32, patch_size=8, embed_dim=24)
+    pixels = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(patch_product(pixels, stem.proj), stem(pixels), atol=1e-5, rtol=1e-5)
 
 
 def test_a_conv_stem_keeps_pictures_apart_in_any_batch(tiny_architecture: Path) -> None:

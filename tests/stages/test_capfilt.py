@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, Lock
 
 import pyarrow as pa
 import pytest
@@ -17,7 +18,7 @@ from capfilt.records import Drop, web_caption
 from capfilt.shards.read import samples
 from capfilt.stages.capfilt import CapFilt
 from capfilt.stages.config import CapFiltConfig
-from capfilt.stages.worker import ahead, seed_of
+from capfilt.stages.worker import CapFiltWorker, ahead, batches_of, open_worker, seed_of, side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,17 @@ def test_captions_care_neither_for_batches_nor_for_order(config: CapFiltConfig, 
     for id_, row in together.items():
         for a, b in zip(row, mixed[id_], strict=True):
             assert a["itm"] == pytest.approx(b["itm"], abs=1e-5)  # batches of other shapes add up in another order
+
+
+def test_batches_side_by_side_give_what_they_give_one_by_one(config: CapFiltConfig, pictures: list[bytes]) -> None:
+    rows = table([*pictures[:6], b"\xff\xd8\xff no picture", *pictures[6:]])
+    alone = open_worker(config)
+    two = CapFiltWorker(replace(config, batch_size=3), alone.captioner, alone.judge, turns=2)
+    one_by_one, together = alone(rows).to_pylist(), two(rows).to_pylist()
+    for a, b in zip(one_by_one, together, strict=True):
+        assert (a["id"], a["drop"]) == (b["id"], b["drop"])
+        assert [c["text"] for c in a["captions"]] == [c["text"] for c in b["captions"]]
+    assert [row["id"] for row in together if row["drop"] == "quarantined"] == ["id6"]
 
 
 def test_another_seed_gives_other_captions(config: CapFiltConfig, pictures: list[bytes]) -> None:
@@ -154,3 +166,36 @@ def test_batches_come_in_order_whatever_their_number() -> None:
         for count in range(5):
             batches = [[i] for i in range(count)]
             assert [rows for rows, _ in ahead(pool, lambda rows: [], batches)] == batches
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 16, 17, 40])
+def test_batches_are_few_and_even(count: int) -> None:
+    rows = list(range(100, 100 + count))
+    even, ramped = batches_of(rows, 8), batches_of(rows, 8, ramp=True)
+    for batches in (even, ramped):
+        assert [row for batch in batches for row in batch] == rows
+        assert all(0 < len(batch) <= 8 for batch in batches)
+    assert len(even) == -(-count // 8)
+    assert max(map(len, even), default=0) - min(map(len, even), default=0) <= 1
+    if count > 2:
+        assert len(ramped[0]) == 2, "the first, for whose pictures a GPU waits, is a quarter"
+
+
+def test_side_by_side_has_so_many_under_way_and_keeps_the_order() -> None:
+    under_way, most, lock = 0, 0, Lock()
+    both = Barrier(2, timeout=10)
+
+    def work(batch: list[int]) -> int:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        both.wait()  # nobody goes on alone
+        with lock:
+            under_way -= 1
+        return batch[0]
+
+    batches = [[at] for at in range(6)]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(side_by_side(pool, 2, work, batches)) == [([at], at) for at in range(6)]
+    assert most == 2
