@@ -196,6 +196,7 @@ def process(options: argparse.Namespace, number: int, ready: object, told: objec
     from capfilt.fetch.config import FetchConfig
     from capfilt.flow.config import PlanConfig
     from capfilt.flow.local import run_local
+    from capfilt.flow.part import Finished
     from capfilt.flow.plan import plan
     from capfilt.images import ImageLimits
     from capfilt.sources.base import SourceConfig
@@ -218,13 +219,12 @@ def process(options: argparse.Namespace, number: int, ready: object, told: objec
     tallies, ends = [], []
     # A part to warm up on, written elsewhere: libraries load when they are first used.
     aside = [*stages[:2], WriteShards(dest=f"{options.dest}-aside-{number}", parts=parts)]
-    run_local(source, parts[:1], aside, tallies.append)
-    tallies.clear()
+    run_local(source, parts[:1], aside, lambda part: None)
     ready.wait()
     started, cpu = time.monotonic(), time.process_time()
 
-    def done(tally: object) -> None:
-        tallies.append(tally)
+    def done(part: Finished) -> None:
+        tallies.append(part.tally)
         ends.append(round(time.monotonic() - started, 2))
 
     run_local(source, parts[number :: options.processes], stages, done, workers=options.workers)

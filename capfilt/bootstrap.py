@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from capfilt.catalog import MODEL_FILE, model_folder
 from capfilt.errors import DestinationError, ModelError, RecipeError
 from capfilt.flow.config import RunConfig
 from capfilt.flow.local import run_local
+from capfilt.flow.pace import Pace
+from capfilt.flow.part import Finished
 from capfilt.flow.plan import Plan, describe, plan, todo
 from capfilt.med.config import MEDConfig
 from capfilt.recipe import Recipe, load, resolved
@@ -54,6 +57,8 @@ class Progress:
     """Parts of the plan."""
     tally: Tally
     """The books of all committed parts."""
+    pace: Pace
+    """How fast this run is, without earlier ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,8 @@ class Result:
     """Parts of the plan."""
     done_before: int
     """Parts that earlier runs had committed."""
+    pace: Pace = field(default_factory=Pace)
+    """How fast this run was; without stages if there was nothing to do."""
 
 
 def bootstrap(
@@ -131,7 +138,8 @@ def bootstrap(
             _run(opened, failed, stages.again, run or RunConfig(), meter)
         lease.check()
         manifest = _finish(store, recipe, opened, models, planned, anew=bool(left or failed))
-    return Result(dest=store.url, plan="", manifest=manifest, parts=len(planned.parts), done_before=len(done))
+    count = len(planned.parts)
+    return Result(dest=store.url, plan="", manifest=manifest, parts=count, done_before=len(done), pace=meter.pace)
 
 
 def _with_source(recipe: Recipe | None, source: str | Sequence[str] | SourceConfig) -> Recipe:
@@ -188,6 +196,7 @@ class _Meter:
     ) -> None:
         self.tell, self.total, self.lease = tell, len(planned.parts), lease
         self.done, self.tally = len(done), sum((marker.tally for marker in done.values()), Tally())
+        self.began, self.pace = time.monotonic(), Pace()
 
     def again(self, markers: Iterable[PartMarker]) -> None:
         """Takes parts back that are done once more."""
@@ -198,11 +207,17 @@ class _Meter:
     def start(self) -> None:
         """Tells what earlier runs did."""
         if self.tell:
-            self.tell(Progress(done=self.done, total=self.total, tally=self.tally))
+            self.tell(Progress(done=self.done, total=self.total, tally=self.tally, pace=self.pace))
 
-    def __call__(self, tally: Tally) -> None:
+    def ready(self, workers: int, gpus: float) -> None:
+        """The engine is up."""
+        if not self.pace.stages:
+            self.pace = Pace(ready=time.monotonic() - self.began, workers=workers, gpus=gpus)
+
+    def __call__(self, part: Finished) -> None:
         self.lease.check()
-        self.done, self.tally = self.done + 1, self.tally + tally
+        self.done, self.tally = self.done + 1, self.tally + part.tally
+        self.pace = self.pace.plus(part.spent, wall=time.monotonic() - self.began)
         self.start()
 
 
@@ -233,12 +248,18 @@ def _run(
     meter.start()
     if not left:
         return
+    opened = stages()
+    gpus = max((stage.needs.gpus for stage in opened), default=0.0)
+
+    def ready(workers: int) -> None:
+        meter.ready(workers, gpus)
+
     if run.runner == "local":
-        run_local(source, left, stages(), meter, run.workers or 1)
+        run_local(source, left, opened, meter, run.workers or 1, ready)
         return
     from capfilt.flow.ray import run_ray  # noqa: PLC0415 Ray takes seconds; neither a finished DEST nor `local` needs it
 
-    run_ray(source, left, stages(), meter, run)
+    run_ray(source, left, opened, meter, run, ready)
 
 
 def _finish(

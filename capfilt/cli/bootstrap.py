@@ -133,6 +133,7 @@ def show(result: Result, *, as_json: bool = False) -> None:
         typer.echo(result.plan)
     else:
         summary.show(result.manifest)
+        summary.speed(result.pace)
         places(result)
 
 
@@ -148,9 +149,12 @@ def places(result: Result) -> None:
 
 
 def _json(result: Result) -> dict[str, Any]:
-    return {"dest": result.dest, "plan": result.plan, "manifest": result.manifest}
+    pace = result.pace.to_json() if result.pace.stages else None
+    return {"dest": result.dest, "plan": result.plan, "manifest": result.manifest, "pace": pace}
 
 
 def _tell(progress: Meter, now: Progress) -> None:
     rows, kept = now.tally.rows, now.tally.kept
-    progress.update(now.done, now.total, f"{rows:,} rows, {kept:,} kept")
+    rate = now.pace.steady
+    fast = "" if rate is None else f", {rate:.3g} images/s, {now.pace.limits} limits"
+    progress.update(now.done, now.total, f"{rows:,} rows, {kept:,} kept{fast}")

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from capfilt.cli.terminal import table
 
 if TYPE_CHECKING:
+    from capfilt.flow.pace import Pace
     from capfilt.storage import Store
 
 COLUMNS = ["id", "url", "drop", "captions"]
@@ -27,6 +30,19 @@ def show(manifest: Mapping[str, Any]) -> None:
             for origin, ratio in scored.items()
         ]
         table("Texts, as the filter judged them", ["origin", "scored", "kept", "noise ratio"], rows)
+
+
+def speed(pace: Pace) -> None:
+    """How fast the run was, which stage held it up and what would help; nothing where nothing was done."""
+    rate = pace.images_s
+    if rate is None or pace.first is None:
+        return
+    told = f"{pace.images:,} pictures in {pace.wall:.0f} s, {pace.first:.0f} s of them until the first part"
+    steady = f", then {pace.steady:.3g} images/s" if pace.steady else ""
+    typer.echo(f"Speed\n  {rate:.3g} images/s: {told}{steady}")
+    typer.echo("  seconds of work: " + ", ".join(f"{name} {one.seconds:.1f}" for name, one in pace.stages.items()))
+    busy = f" (busy {pace.busy:.0%} of the time)" if pace.limits == "capfilt" else ""
+    typer.echo(f"  {pace.limits} limits it{busy}; faster: {pace.advice}")
 
 
 def examples(store: Store, manifest: Mapping[str, Any], count: int = 5) -> list[str]:

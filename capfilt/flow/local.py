@@ -10,8 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from capfilt.flow.part import apply, read
-from capfilt.records import Tally
+from capfilt.flow.part import Finished, apply, read
 from capfilt.sources.base import Source
 from capfilt.sources.parts import Part
 from capfilt.stages.base import Stage
@@ -21,8 +20,9 @@ def run_local(
     source: Source,
     parts: Sequence[Part],
     stages: Sequence[Stage],
-    on_part: Callable[[Tally], None],
+    on_part: Callable[[Finished], None],
     workers: int = 1,
+    on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Runs every part through the stages.
 
@@ -32,10 +32,13 @@ def run_local(
         stages: in order; the last one's tables are counted.
         on_part: told of each finished part, in this thread.
         workers: parts under way at once, 1 or more; each has its own opened stages.
+        on_ready: told once of the number of workers.
 
     Raises:
         CapfiltError: whatever a stage raised; parts under way are finished first.
     """
+    if on_ready:
+        on_ready(workers)
     if workers == 1:
         worker = _Worker(source, stages)
         for part in parts:
@@ -44,7 +47,7 @@ def run_local(
     with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
         mine = threading.local()
 
-        def work(part: Part) -> Tally:
+        def work(part: Part) -> Finished:
             worker: _Worker | None = getattr(mine, "worker", None)
             if worker is None:
                 worker = mine.worker = _Worker(source, stages)
@@ -63,8 +66,8 @@ class _Worker:
         self.source = source
         self.works = [(stage.name, stage.open()) for stage in stages]
 
-    def __call__(self, part: Part) -> Tally:
+    def __call__(self, part: Part) -> Finished:
         table = read(self.source, part)
         for name, work in self.works:
             table = apply(work, table, stage=name)
-        return Tally.of(table)
+        return Finished.of(table)

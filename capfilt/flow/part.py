@@ -5,13 +5,31 @@ What both runners share. Knows tables and stages; knows no engine.
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass, field
+
 import pyarrow as pa
 
 from capfilt.errors import DataError
-from capfilt.records import conform
+from capfilt.flow.pace import READ, Spent, live, noted, spent
+from capfilt.records import Tally, conform
 from capfilt.sources.base import Source
 from capfilt.sources.parts import Part
 from capfilt.stages.base import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A part that went through all stages."""
+
+    tally: Tally
+    spent: dict[str, Spent] = field(default_factory=dict)
+    """By stage, in their order."""
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Finished:
+        """From the last stage's table."""
+        return cls(Tally.of(table), spent(table))
 
 
 def read(source: Source, part: Part) -> pa.Table:
@@ -20,7 +38,7 @@ def read(source: Source, part: Part) -> pa.Table:
     Raises:
         DataError: the source gave other rows than planned.
     """
-    where = f"part {part.index} of {part.file}"
+    where, start = f"part {part.index} of {part.file}", time.perf_counter()
     table = conform(source.read(part), where=where)
     if table.num_rows != part.stop - part.start:
         raise DataError(
@@ -28,7 +46,7 @@ def read(source: Source, part: Part) -> pa.Table:
             where=where,
             mend="Do not change the source while it is read; run again.",
         )
-    return table
+    return noted(table, {READ: Spent(time.perf_counter() - start, live(table))})
 
 
 def apply(work: Work, table: pa.Table, *, stage: str) -> pa.Table:
@@ -37,7 +55,8 @@ def apply(work: Work, table: pa.Table, *, stage: str) -> pa.Table:
     Raises:
         DataError: the stage lost or added rows, or left another schema.
     """
+    notes, rows, start = spent(table), live(table), time.perf_counter()
     done = conform(work(table), where=f"stage {stage}")
     if done.num_rows != table.num_rows:
         raise DataError(f"{table.num_rows} rows went in and {done.num_rows} came out", where=f"stage {stage}")
-    return done
+    return noted(done, {**notes, stage: Spent(time.perf_counter() - start, rows)})

@@ -27,7 +27,8 @@ from capfilt import errors
 from capfilt.errors import CapfiltError, EngineError
 from capfilt.flow.cluster import DIED, cores, machines, running
 from capfilt.flow.config import RunConfig
-from capfilt.flow.part import apply, read
+from capfilt.flow.pace import notes_from_json, notes_to_json, spent
+from capfilt.flow.part import Finished, apply, read
 from capfilt.flow.plan import TASK_CPUS, pool_size
 from capfilt.records import Tally
 from capfilt.sources.base import Source
@@ -47,8 +48,9 @@ def run_ray(
     source: Source,
     parts: Sequence[Part],
     stages: Sequence[Stage],
-    on_part: Callable[[Tally], None],
+    on_part: Callable[[Finished], None],
     config: RunConfig | None = None,
+    on_ready: Callable[[int], None] | None = None,
 ) -> None:
     """Runs every part through the stages.
 
@@ -58,6 +60,7 @@ def run_ray(
         stages: in order; the last one's tables are counted.
         on_part: told of each finished part, here in the driver.
         config: where to run and with how many workers.
+        on_ready: told once, when Ray is up, of the number of workers that will hold the models.
 
     Raises:
         EngineError: Ray cannot be reached, has no room for the workers, or loses one for good.
@@ -67,19 +70,21 @@ def run_ray(
     places, spare = _local_cpus(stages, config)
     with running(places + spare, config, without="with --runner local") as started:
         workers = _workers(stages, config, spare if started else 0)
+        if on_ready:
+            on_ready(workers)
         with _settings(config):
             # On one machine a worker dies for want of memory, and would again; in a cluster its machine may have gone.
             restarts = 0 if len(machines()) == 1 else RESTARTS
             for first in range(0, len(parts), WAVE):
                 dataset = pipeline(source, parts[first : first + WAVE], stages, workers, restarts=restarts)
-                for row in _rows(dataset):
-                    on_part(Tally.from_json(json.loads(row)))
+                for done in _rows(dataset):
+                    on_part(done)
 
 
 def pipeline(
     source: Source, parts: Sequence[Part], stages: Sequence[Stage], workers: int, *, restarts: int = 0
 ) -> ray.data.Dataset:
-    """The lazy data set whose blocks are finished parts: one row ``tally`` (JSON) each, or an error.
+    """The lazy data set whose blocks are finished parts: one row ``tally`` and ``spent`` (JSON) each, or an error.
 
     Args:
         source: where the parts come from.
@@ -162,7 +167,7 @@ def _class_of(stage: Stage) -> type:
 def _count(table: pa.Table) -> pa.Table:
     if _ERROR in table.column_names:
         return table
-    return pa.table({"tally": [json.dumps(Tally.of(table).to_json())]})
+    return pa.table({"tally": [json.dumps(Tally.of(table).to_json())], "spent": [notes_to_json(spent(table))]})
 
 
 def _guarded(work: Work, name: str) -> Work:
@@ -191,13 +196,14 @@ def _raised(told: str) -> CapfiltError:
     return kind(data.pop("what"), **data)
 
 
-def _rows(dataset: ray.data.Dataset) -> Iterator[str]:
+def _rows(dataset: ray.data.Dataset) -> Iterator[Finished]:
     batches: Iterable[Any] = dataset.iter_batches(prefetch_batches=0, **_WHOLE)
     try:
         for table in batches:
             if _ERROR in table.column_names:
                 raise _raised(table.column(_ERROR)[0].as_py())
-            yield from table.column("tally").to_pylist()
+            for row in table.to_pylist():
+                yield Finished(Tally.from_json(json.loads(row["tally"])), notes_from_json(row["spent"]))
     except DIED as error:
         raise EngineError(
             f"Ray lost a worker and did not get it back ({type(error).__name__})",

@@ -144,11 +144,16 @@ class Out:
 
     folder: Path
     tallies: list = field(default_factory=list)
+    spent: list = field(default_factory=list)
 
     def rows(self):
         files = sorted(self.folder.glob("*.arrow"))
         rows = [row for file in files for row in pa.ipc.open_file(str(file)).read_all().to_pylist()]
         return sorted(rows, key=lambda row: row["row"])
+
+    def append(self, done):
+        self.tallies.append(done.tally)
+        self.spent.append(done.spent)
 
     def save(self, **kw):
         return Save(folder=str(self.folder), **kw)

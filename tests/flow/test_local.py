@@ -16,7 +16,7 @@ SEVEN = PlanConfig(part_rows=7)
 
 
 def run(source, stages, out, workers=1):
-    run_local(source, plan(source, SEVEN).parts, stages, out.tallies.append, workers)
+    run_local(source, plan(source, SEVEN).parts, stages, out.append, workers)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

@@ -14,20 +14,22 @@ SEVEN = PlanConfig(part_rows=7)
 
 
 def run(source, stages, out, workers=1):
-    run_ray(source, plan(source, SEVEN).parts, stages, out.tallies.append, RunConfig(workers=workers))
+    run_ray(source, plan(source, SEVEN).parts, stages, out.append, RunConfig(workers=workers))
 
 
 def test_same_rows_as_in_process_with_one_worker_or_two(toys, out):
     source = toys.Numbers()
     here, one, two = out("here"), out("one"), out("two")
     stages = [toys.Sieve(), toys.Scribe()]
-    run_local(source, plan(source, SEVEN).parts, [*stages, here.save()], here.tallies.append)
+    run_local(source, plan(source, SEVEN).parts, [*stages, here.save()], here.append)
     run(source, [*stages, one.save()], one)
     run(source, [*stages, two.save()], two, workers=2)
     assert here.rows() == one.rows() == two.rows()
     assert [row["row"] for row in here.rows()] == list(range(25))
     assert sum(one.tallies, Tally()) == sum(two.tallies, Tally()) == sum(here.tallies, Tally())
     assert len(one.tallies) == 4
+    rows = [{name: sum(notes[name].rows for notes in some.spent) for name in some.spent[0]} for some in (one, here)]
+    assert rows[0] == rows[1] == {"read": 25, "sieve": 25, "scribe": 16, "save": 16}, "notes come through Ray"
 
 
 def test_a_pool_opens_its_stage_once_a_worker_whatever_the_parts(toys, out, tmp_path):
