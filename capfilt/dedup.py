@@ -112,7 +112,7 @@ def _drop(
     sink = SinkConfig(**manifest["recipe"]["sink"])
     for done, (part, rows) in enumerate(by_part.items()):
         on_part(done, len(by_part))
-        commit_part(store, _without(store, markers[part], rows), _Same(markers[part]), sink, over=markers[part])
+        commit_part(store, _without(store, markers[part], rows), markers[part], sink, over=markers[part])
     on_part(len(by_part), len(by_part))
     markers = committed(store)
     remove_strangers(store, markers)
@@ -122,21 +122,6 @@ def _drop(
     again = write_manifest(store, **told, parts_planned=manifest["parts"], more=more, markers=markers)
     store.write("README.md", dataset_card(again).encode())
     write_report(store)
-
-
-@dataclass(frozen=True)
-class _Same:
-    """A part as its marker tells of it."""
-
-    marker: PartMarker
-
-    @property
-    def index(self) -> int:
-        return self.marker.part
-
-    @property
-    def digest(self) -> str:
-        return self.marker.digest
 
 
 def _without(store: Store, marker: PartMarker, gone: Mapping[int, Duplicate]) -> pa.Table:

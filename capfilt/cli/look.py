@@ -90,7 +90,7 @@ def verify(
     if problems and repair:
         parts = take_away(store)
         told = f"{len(parts)} part{'s' if len(parts) != 1 else ''}" if parts else "the manifest"
-        typer.echo(f"taken away: {told}; the same `capfilt bootstrap` as before makes them anew, and nothing else")
+        typer.echo(f"taken away: {told}; the same command as before makes them anew, and nothing else")
     if problems:
         raise typer.Exit(ExitCode.UNEXPECTED)
     typer.echo("ok: the books balance, and every file is as it was written")

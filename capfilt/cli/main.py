@@ -14,7 +14,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from capfilt.cli import bootstrap, catalogue, corpora, evaluate, inspect, look, models, quickstart, rounds, train
+from capfilt.cli import (
+    bootstrap,
+    catalogue,
+    corpora,
+    evaluate,
+    inspect,
+    look,
+    models,
+    quickstart,
+    refilter,
+    rounds,
+    train,
+)
 from capfilt.cli.errors import FAULT, INTERRUPTED, ExitCode, UsageError, say, two_lines, usage_lines
 from capfilt.cli.options import HELP_NAMES
 from capfilt.errors import CapfiltError
@@ -63,6 +75,7 @@ app.add_typer(train.finetune, name="finetune")
 app.command("rounds", epilog=EPILOG)(rounds.command)
 app.command("evaluate", epilog=EPILOG)(evaluate.command)
 app.command("report", epilog=EPILOG)(look.report)
+app.command("refilter", epilog=EPILOG)(refilter.command)
 app.command("dedup", epilog=EPILOG)(look.dedup)
 app.command("verify", epilog=EPILOG)(look.verify)
 app.add_typer(models.app, name="models", epilog=EPILOG)

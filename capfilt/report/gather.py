@@ -63,6 +63,8 @@ class ReportData:
     """The recipe's threshold on P(match); None if the run had no filter, or judged by the cosine."""
     cosine_threshold: float | None
     """The recipe's threshold on the cosine, in [-1, 1]; None if it judged by P(match) or not at all."""
+    refiltered: Mapping[str, Any]
+    """From which data set's scores it was judged anew (``from``) and by what rule (``rule``); empty if it was not."""
     decoding: str
     """How synthetic captions were written; empty if unknown."""
     origins: tuple[OriginFacts, ...]
@@ -162,6 +164,7 @@ def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mappi
         parts_planned=manifest.get("parts"),
         threshold=None if by_cosine else threshold,
         cosine_threshold=threshold if by_cosine else None,
+        refiltered=manifest.get("refilter") or {},
         decoding=str(stage.get("decoding", "")),
         origins=sums.captions.facts([Origin.WEB, Origin.HUMAN, Origin.SYNTHETIC]),
         best=sums.captions.best,

@@ -35,6 +35,7 @@ def dataset_card(manifest: Mapping[str, Any]) -> str:
         _front(manifest, kinds),
         "# An image-text data set made by CapFilt\n",
         _what(manifest),
+        _refiltered(manifest),
         _books(manifest),
         _noise(manifest),
         _models(manifest),
@@ -78,6 +79,16 @@ def _what(manifest: Mapping[str, Any]) -> str:
         "(captioning and filtering, *BLIP*, arXiv:2201.12086). The recipe says if one of the two was left out.\n\n"
         f"Made by capfilt {_cell(manifest['capfilt'])} on {_cell(manifest['created'])}. `recipe.yaml` repeats the run; "
         "`pairs/` lists every row with its reason, and `manifest.json` the digests of all files.\n"
+    )
+
+
+def _refiltered(manifest: Mapping[str, Any]) -> str:
+    again = manifest.get("refilter")
+    if not again:
+        return ""
+    return (
+        f"Judged anew from the stored scores of {_cell(again['from'])}, with no model run: {_cell(again['rule'])}. Of "
+        f"its {again['before']['kept']:,} pictures {manifest['totals']['kept']:,} stay.\n"
     )
 
 

@@ -18,7 +18,8 @@ from capfilt.shards.marker import FORMAT_VERSION
 from capfilt.storage import Store
 
 CHANGES = "changes.json"
-_RECIPE_HEAD = "# The resolved recipe of the run that made this folder. `capfilt {job} --recipe` takes it as it is.\n"
+_RECIPE_HEAD = "# The resolved recipe of the run that made this folder.{taken}\n"
+_TAKEN = " `capfilt {job} --recipe` takes it as it is."
 
 
 _OTHER_INPUT = "the source's files or their rows have changed since"
@@ -29,20 +30,19 @@ def claim(
     recipe: Mapping[str, Any],
     plan_digest: str,
     *,
-    job: str = "bootstrap",
+    job: str | None = "bootstrap",
     on_change: Callable[[str], None] | None = None,
 ) -> None:
     """Makes the destination this recipe's own, or checks that it is.
 
     The first run writes ``plan.json`` and ``recipe.yaml``; a later one must bring the same recipe and plan. Leave
-    out of ``recipe`` what does not change the result (runner, workers), so that another machine may go on. ``job`` is
-    the command that takes the recipe.
+    out of ``recipe`` what does not change the result (runner, workers), so that another machine may go on.
 
     Args:
         store: the destination.
         recipe: JSON values.
         plan_digest: of the plan.
-        job: the command that takes the recipe.
+        job: the command that takes the recipe; None if none does.
         on_change: told, in words, of each difference, and then the destination is this recipe's; None refuses.
 
     Raises:
@@ -65,14 +65,18 @@ def claim(
         raise DestinationError(
             "made by another recipe: " + "; ".join(differences),
             where=store.url,
-            mend="Give the same values to go on there, choose another folder, or say --continue-with-changes.",
+            mend=f"Give the same values to go on there, or choose another folder{_adopts(job)}.",
         )
     if other_input:
         raise DestinationError(
             f"made from other input: {_OTHER_INPUT}",
             where=store.url,
-            mend="Choose another folder, bring back the source as it was, or say --continue-with-changes.",
+            mend=f"Choose another folder, or bring back the source as it was{_adopts(job)}.",
         )
+
+
+def _adopts(job: str | None) -> str:
+    return ", or say --continue-with-changes" if job == "bootstrap" else ""
 
 
 def record_changes(store: Store, changes: Sequence[str], parts_done: int) -> None:
@@ -89,10 +93,10 @@ def recorded_changes(store: Store) -> list[dict[str, Any]]:
     return list(store.read_json(CHANGES)) if store.exists(CHANGES) else []
 
 
-def _write(store: Store, recipe: Mapping[str, Any], plan_digest: str, job: str) -> None:
+def _write(store: Store, recipe: Mapping[str, Any], plan_digest: str, job: str | None) -> None:
     store.write_json("plan.json", {"format": FORMAT_VERSION, "digest": plan_digest})
     text = yaml.safe_dump(recipe, sort_keys=True, allow_unicode=True)
-    store.write("recipe.yaml", f"{_RECIPE_HEAD.format(job=job)}{text}".encode())
+    store.write("recipe.yaml", f"{_RECIPE_HEAD.format(taken=_TAKEN.format(job=job) if job else '')}{text}".encode())
 
 
 def plain(value: Any) -> Any:

@@ -46,6 +46,11 @@ class PartMarker:
     shards: tuple[StoredFile, ...] = field(default_factory=tuple)
     """Empty when no picture was kept."""
 
+    @property
+    def index(self) -> int:
+        """``part``, by the name that the plan has for it: a marker may stand for its part when it is committed anew."""
+        return self.part
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of :meth:`to_json`.
