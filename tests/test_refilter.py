@@ -21,6 +21,8 @@ from capfilt.errors import DestinationError, RecipeError, SourceError
 from capfilt.flow.config import RunConfig
 from capfilt.recipe import load
 from capfilt.refilter import refilter
+from capfilt.report.comparison import compare
+from capfilt.report.gather import gather
 from capfilt.shards.read import samples, shards_of
 from capfilt.shards.verify import repair, verify
 from capfilt.storage import Store
@@ -223,6 +225,20 @@ def test_a_dry_run_counts_and_writes_nothing(done: Path, tmp_path: Path) -> None
     assert not (tmp_path / "new").exists()
     assert counted.after == refilter(str(done), str(tmp_path / "new"), itm=at).after
     assert files(done) == before
+
+
+def test_the_reports_comparison_is_what_refiltering_gives(world: World, tmp_path: Path) -> None:
+    dest = world.run("compared", "capfilt.threshold=0.45", "source.origin=human")
+    lines = compare(gather(Store(str(dest))))
+    assert [line.own for line in lines].count(True) == 1
+    assert any(line.absent for line in lines) == ("no_caption_kept" in manifest(dest)["totals"]["dropped"])
+    for line in lines:
+        if line.threshold >= 0.45:
+            told = refilter(str(dest), str(tmp_path / "new"), itm=line.threshold, dry_run=True).after
+            assert (line.pictures, dict(line.texts)) == (
+                told.kept,
+                {"synthetic": 0, "human": 0} | dict(told.texts_kept),
+            )
 
 
 def test_cut_off_it_goes_on_and_ends_with_the_same_bytes(done: Path, tmp_path: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from capfilt.cli.errors import ExitCode
 from capfilt.cli.options import QuietOption
-from capfilt.cli.terminal import meter
+from capfilt.cli.terminal import meter, table
 from capfilt.errors import DestinationError
+
+if TYPE_CHECKING:
+    from capfilt.report.comparison import AtThreshold
 
 Dest = Annotated[str, typer.Argument(metavar="DEST", help="A destination of `capfilt bootstrap`.")]
 
@@ -20,15 +23,55 @@ def report(
     dest: Dest,
     gallery: Annotated[int, typer.Option(min=0, max=120, help="Pictures shown of each verdict.")] = 48,
     seed: Annotated[int, typer.Option(help="Chooses which ones.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print books, noise ratios and thresholds as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the page's path only.")] = False,
 ) -> None:
     """Write DEST/report.html: what happened, to look at.
 
-    Counts by reason, noise ratios, kept and rejected captions. Prints the page's path.
+    Counts by reason, noise ratios, kept and rejected captions. Prints what other thresholds would keep, and the page's
+    path.
     """
-    from capfilt.report.page import write_report
+    from capfilt.report.comparison import compare
+    from capfilt.report.gather import gather
+    from capfilt.report.page import write_page
     from capfilt.storage import Store
 
-    typer.echo(write_report(Store(dest), gallery=gallery, seed=seed))
+    store = Store(dest)
+    data = gather(store, gallery=gallery, seed=seed)
+    path = write_page(store, data)
+    lines = compare(data)
+    if as_json:
+        told = {
+            "report": path,
+            "finished": data.finished,
+            "totals": data.tally.to_json(),
+            "noise_ratio": {facts.origin: facts.noise_ratio for facts in data.origins},
+            "threshold": data.threshold,
+            "thresholds": [dataclasses.asdict(line) for line in lines],
+        }
+        typer.echo(json.dumps(told, indent=1))
+        return
+    if quiet:
+        typer.echo(path)
+        return
+    if lines:
+        _compared(lines)
+    typer.echo(f"report  {path}")
+
+
+def _compared(lines: list[AtThreshold]) -> None:
+    head = ["threshold", "pictures", *(column for name in lines[0].texts for column in (f"{name} texts", "noise"))]
+    rows = [
+        [
+            f"{line.threshold:g}{' (this run)' if line.own else ''}",
+            f"{line.pictures:,}{'*' if line.absent else ''}",
+            *(cell for name, kept in line.texts.items() for cell in (f"{kept:,}", f"{line.noise[name]:.1%}")),
+        ]
+        for line in lines
+    ]
+    table("What each threshold would keep; `capfilt refilter` writes it, with no model run", head, rows)
+    if any(line.absent for line in lines):
+        typer.echo("* some of them were dropped with their bytes: those need a new bootstrap")
 
 
 def dedup(

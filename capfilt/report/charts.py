@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from capfilt.records import Origin
 from capfilt.report.measures import LENGTH_BINS, SCORE_BINS, Counts, OriginFacts, noise_over_thresholds
 
 SCORE_BARS = 40
@@ -72,7 +73,9 @@ def length_bars(lengths: Counts) -> list[Bar]:
 def curves(origins: Sequence[OriginFacts], best: Counts) -> list[Curve]:
     """The noise ratio of each scored origin, and the share of pictures kept, over thresholds."""
     every = SCORE_BINS // STEPS
-    noise = [(facts.origin, noise_over_thresholds(facts.scores)) for facts in origins if facts.scored]
+    # Human texts are kept whatever their score.
+    judged = [facts for facts in origins if facts.scored and facts.origin != Origin.HUMAN]
+    noise = [(facts.origin, noise_over_thresholds(facts.scores)) for facts in judged]
     if best.sum():
         noise.append(("images", 1 - noise_over_thresholds(best)))
     return [Curve(name=name, values=tuple(float(v) for v in values[::every])) for name, values in noise]

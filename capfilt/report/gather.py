@@ -70,7 +70,7 @@ class ReportData:
     origins: tuple[OriginFacts, ...]
     """Facts by origin, original texts first."""
     best: Counts
-    """Pictures by their best ITM score."""
+    """Pictures by the best ITM score of a text that may be kept."""
     examples: Mapping[str, tuple[Example, ...]]
     """A few rows for each reason of dropping."""
     hosts: tuple[tuple[str, int], ...]
@@ -110,7 +110,7 @@ def gather(store: Store, *, gallery: int = 48, seed: int = 0) -> ReportData:
             mend="Name the DEST of a `capfilt bootstrap` run.",
         )
     manifest = _manifest(store)
-    sums = _Sums(Gallery(min(max(gallery, 0), MAX_GALLERY), seed, sorted(markers)), seed)
+    sums = _Sums(Gallery(min(max(gallery, 0), MAX_GALLERY), seed, sorted(markers)), seed, _itm_threshold(manifest))
     for marker in markers.values():
         for batch in _ledger(store, marker):
             sums.add(batch)
@@ -120,9 +120,9 @@ def gather(store: Store, *, gallery: int = 48, seed: int = 0) -> ReportData:
 class _Sums:
     """The running sums over the ledger."""
 
-    def __init__(self, gallery: Gallery, seed: int) -> None:
+    def __init__(self, gallery: Gallery, seed: int, threshold: float | None) -> None:
         self.tally = Tally()
-        self.captions = CaptionMeasures()
+        self.captions = CaptionMeasures(threshold)
         self.gallery = gallery
         self.hosts = Frequent()
         self.examples: dict[str, Pick[Example]] = {}
@@ -150,8 +150,7 @@ class _Sums:
 
 def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mapping[int, PartMarker]) -> ReportData:
     stage = manifest.get("recipe", {}).get("capfilt") or {}
-    threshold = float(stage.get("threshold", 0.5)) if any(sums.tally.texts.values()) else None
-    by_cosine = stage.get("judge_by") == "itc"
+    scored, by_cosine = any(sums.tally.texts.values()), stage.get("judge_by") == "itc"
     cards = {verdict: sums.gallery.chosen(verdict) for verdict in Verdict}
     # The order within a random choice may help the reader: the clearest changes first.
     cards[Verdict.CHANGED].sort(key=change, reverse=True)
@@ -162,8 +161,8 @@ def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mappi
         promised=sum((marker.tally for marker in markers.values()), Tally()),
         parts=len(markers),
         parts_planned=manifest.get("parts"),
-        threshold=None if by_cosine else threshold,
-        cosine_threshold=threshold if by_cosine else None,
+        threshold=_itm_threshold(manifest) if scored else None,
+        cosine_threshold=float(stage.get("threshold", 0.5)) if scored and by_cosine else None,
         refiltered=manifest.get("refilter") or {},
         decoding=str(stage.get("decoding", "")),
         origins=sums.captions.facts([Origin.WEB, Origin.HUMAN, Origin.SYNTHETIC]),
@@ -175,6 +174,11 @@ def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mappi
         recipe=manifest.get("recipe", {}),
         models=manifest.get("models", {}),
     )
+
+
+def _itm_threshold(manifest: Mapping[str, Any]) -> float | None:
+    stage = manifest.get("recipe", {}).get("capfilt") or {}
+    return None if stage.get("judge_by") == "itc" else float(stage.get("threshold", 0.5))
 
 
 def _manifest(store: Store) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from capfilt.records import scored_of
+from capfilt.records import Origin, scored_of
 from capfilt.report.sketches import Distinct, Frequent
 
 SCORE_BINS = 1000
@@ -43,6 +43,8 @@ class OriginFacts:
     """Scored captions whose verdict is not kept."""
     scores: Counts
     """Captions by ITM score, ``SCORE_BINS`` bins over [0, 1]."""
+    keepable: Counts
+    """The same without those that were not kept though their score sufficed: without words, or one too many."""
     lengths: Counts
     """Captions by length in words, ``LENGTH_BINS`` bins; the last holds all longer ones."""
     words: int
@@ -77,12 +79,18 @@ class OriginFacts:
 
 
 class CaptionMeasures:
-    """Gathers :class:`OriginFacts` for every origin, and each picture's best score."""
+    """Gathers :class:`OriginFacts` for every origin, and each picture's best score.
 
-    def __init__(self) -> None:
+    Args:
+        threshold: the least ITM score that sufficed in the run; None if none was asked for.
+    """
+
+    def __init__(self, threshold: float | None = None) -> None:
+        self.threshold = threshold
         self._origins: dict[str, _OriginSum] = {}
         self.best: Counts = np.zeros(SCORE_BINS, np.int64)
-        """Pictures by the best ITM score among their captions, ``SCORE_BINS`` bins over [0, 1]."""
+        """Pictures by the best ITM score among their captions that may be kept, ``SCORE_BINS`` bins over [0, 1]; one
+        with a human text, which is kept whatever its score, stands in the last."""
 
     def add(self, table: pa.Table) -> None:
         """Adds the captions of rows that reached the filter (the caller chooses the rows)."""
@@ -90,8 +98,9 @@ class CaptionMeasures:
         flat = pc.list_flatten(captions)
         origins = flat.field("origin")
         for origin in pc.unique(origins).to_pylist():
-            self._origins.setdefault(origin, _OriginSum()).add(flat.filter(pc.equal(origins, origin)))
-        self.best += _score_counts(_best_scores(captions, flat))
+            mine = flat.filter(pc.equal(origins, origin))
+            self._origins.setdefault(origin, _OriginSum()).add(mine, keepable_scores(mine, self.threshold))
+        self.best += _score_counts(_best_scores(captions, flat, self.threshold))
 
     def facts(self, order: Sequence[str]) -> tuple[OriginFacts, ...]:
         """What was gathered, in the given order of origins; origins without captions are left out."""
@@ -104,12 +113,13 @@ class _OriginSum:
     def __init__(self) -> None:
         self.texts = self.scored = self.kept = self.removed = 0
         self.scores: Counts = np.zeros(SCORE_BINS, np.int64)
+        self.keepable: Counts = np.zeros(SCORE_BINS, np.int64)
         self.lengths: Counts = np.zeros(LENGTH_BINS, np.int64)
         self.words = Distinct()
         self.distinct = Distinct()
         self.frequent = Frequent()
 
-    def add(self, captions: pa.StructArray) -> None:
+    def add(self, captions: pa.StructArray, keepable: pa.FloatArray) -> None:
         scores = captions.field("itm").drop_null().to_numpy(zero_copy_only=False)
         kept, scored = captions.field("kept"), scored_of(captions)
         self.texts += len(captions)
@@ -117,6 +127,7 @@ class _OriginSum:
         self.kept += _count(kept)
         self.removed += _count(pc.and_not(scored, kept))
         self.scores += _score_counts(scores)
+        self.keepable += _score_counts(keepable.drop_null().to_numpy(zero_copy_only=False))
         texts = pc.utf8_trim_whitespace(pc.utf8_lower(captions.field("text")))
         # A data set may have been told to forget the text of what it rejected.
         self._add_texts(texts.filter(pc.not_equal(texts, "")))
@@ -141,6 +152,7 @@ class _OriginSum:
             kept=self.kept,
             removed=self.removed,
             scores=self.scores,
+            keepable=self.keepable,
             lengths=self.lengths,
             words=self.words.count(),
             words_exact=self.words.exact,
@@ -170,8 +182,19 @@ def _score_counts(scores: npt.NDArray[np.float32]) -> Counts:
     return np.bincount(bins, minlength=SCORE_BINS).astype(np.int64)
 
 
-def _best_scores(captions: pa.ListArray, flat: pa.StructArray) -> npt.NDArray[np.float32]:
-    scores = flat.field("itm").fill_null(-1.0).to_numpy(zero_copy_only=False)
+def keepable_scores(captions: pa.StructArray, threshold: float | None) -> pa.FloatArray:
+    """The ITM score of each text, null for one that no threshold would keep: not kept though its score sufficed."""
+    scores = captions.field("itm")
+    if threshold is None:
+        return scores
+    enough = pc.greater_equal(scores, threshold).fill_null(False)
+    return pc.if_else(pc.and_not(enough, captions.field("kept")), None, scores)
+
+
+def _best_scores(captions: pa.ListArray, flat: pa.StructArray, threshold: float | None) -> npt.NDArray[np.float32]:
+    human = pc.and_(pc.equal(flat.field("origin"), str(Origin.HUMAN)), flat.field("kept"))
+    scores = pc.if_else(human, 1.0, keepable_scores(flat, threshold)).cast(pa.float32())
     best = np.full(len(captions), -1.0, np.float32)
-    np.maximum.at(best, pc.list_parent_indices(captions).to_numpy(zero_copy_only=False), scores)
+    parents = pc.list_parent_indices(captions).to_numpy(zero_copy_only=False)
+    np.maximum.at(best, parents, scores.fill_null(-1.0).to_numpy(zero_copy_only=False))
     return best[best >= 0]

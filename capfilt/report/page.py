@@ -12,6 +12,7 @@ import yaml
 
 from capfilt.records import Origin
 from capfilt.report import charts
+from capfilt.report.comparison import compare
 from capfilt.report.findings import findings
 from capfilt.report.gallery import PARTS_TOGETHER, Card, Verdict, shorten
 from capfilt.report.gather import Example, ReportData, gather
@@ -88,7 +89,7 @@ def render(data: ReportData) -> str:
         shorten=shorten,
         parts_together=PARTS_TOGETHER,
         curves=curves,
-        thresholds=[step / 10 for step in range(1, 10)],
+        comparison=compare(data),
         galleries=[section for section in _sections(data) if section.seen],
         recipe=_yaml(dict(data.recipe)),
         models=_yaml(dict(data.models)),
@@ -107,7 +108,16 @@ def write_report(store: Store, *, gallery: int = 48, seed: int = 0) -> str:
         DestinationError: no part is finished there, or it cannot be written.
         DataError: its ledger is damaged.
     """
-    store.write(NAME, render(gather(store, gallery=gallery, seed=seed)).encode())
+    return write_page(store, gather(store, gallery=gallery, seed=seed))
+
+
+def write_page(store: Store, data: ReportData) -> str:
+    """Writes ``report.html`` of what was gathered there, and returns its full path.
+
+    Raises:
+        DestinationError: it cannot be written.
+    """
+    store.write(NAME, render(data).encode())
     return store.path(NAME)
 
 

@@ -101,7 +101,7 @@ def test_a_fault_of_ours_shows_its_traceback_and_exits_1(capfilt, monkeypatch, t
     def broken(*args, **kwargs):
         raise RuntimeError("the wheel came off")
 
-    monkeypatch.setattr("capfilt.report.page.write_report", broken)
+    monkeypatch.setattr("capfilt.report.gather.gather", broken)
     said = capfilt("report", tmp_path)
     assert said.code == 1
     assert "Traceback" in said.err
@@ -113,7 +113,7 @@ def test_ctrl_c_exits_130_without_a_traceback(capsys, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("capfilt.report.page.write_report", interrupted)
+    monkeypatch.setattr("capfilt.report.gather.gather", interrupted)
     assert call(["report", "anywhere"]) == 130
     said = capsys.readouterr()
     assert said.out == ""
