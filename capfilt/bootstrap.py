@@ -137,9 +137,11 @@ def bootstrap(
             meter.again(done[part.index] for part in failed)
             _run(opened, failed, stages.again, run or RunConfig(), meter)
         lease.check()
+        worked = time.monotonic()
         manifest = _finish(store, recipe, opened, models, planned, anew=bool(left or failed))
+    pace = replace(meter.pace, finish=time.monotonic() - worked)
     count = len(planned.parts)
-    return Result(dest=store.url, plan="", manifest=manifest, parts=count, done_before=len(done), pace=meter.pace)
+    return Result(dest=store.url, plan="", manifest=manifest, parts=count, done_before=len(done), pace=pace)
 
 
 def _with_source(recipe: Recipe | None, source: str | Sequence[str] | SourceConfig) -> Recipe:

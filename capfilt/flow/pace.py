@@ -76,6 +76,8 @@ class Pace:
     """Of them, seconds until the engine was up."""
     first: float | None = None
     """Of them, seconds until the first part was done, with loading the models."""
+    finish: float = 0.0
+    """Seconds after that for manifest, card and report."""
     first_images: int = 0
     """Pictures of the first part."""
     workers: int = 1
@@ -141,6 +143,7 @@ class Pace:
             "wall_s": round(self.wall, 3),
             "ready_s": round(self.ready, 3),
             "first_part_s": None if self.first is None else round(self.first, 3),
+            "finish_s": round(self.finish, 3),
             "images": self.images,
             "images_s": None if rate is None else round(rate, 3),
             "steady_images_s": None if steady is None else round(steady, 3),

@@ -34,6 +34,13 @@ class Tokens:
         """The same batch on a device."""
         return Tokens(sent(self.ids, device), sent(self.mask, device))
 
+    def chosen(self, rows: Sequence[int]) -> Tokens:
+        """Some of the texts, padded to the longest of them."""
+        at = torch.tensor(list(rows), device=self.ids.device)
+        mask = self.mask[at]
+        width = int(mask.sum(1).max())
+        return Tokens(self.ids[at, :width], mask[:, :width])
+
     def begin_with(self, token: int) -> Tokens:
         """The batch with position 0 replaced: [ENC] for ITM, [DEC] for LM (BLIP.md: pretraining)."""
         ids = self.ids.clone()
