@@ -22,6 +22,7 @@ from capfilt.cli import (
     inspect,
     look,
     models,
+    preview,
     quickstart,
     refilter,
     rounds,
@@ -69,6 +70,7 @@ def root(
 
 app.command("bootstrap", epilog=EPILOG)(bootstrap.command)
 app.command("inspect", epilog=EPILOG)(inspect.command)
+app.command("preview", epilog=EPILOG)(preview.command)
 app.command("quickstart", epilog=EPILOG)(quickstart.command)
 app.command("pretrain", epilog=EPILOG)(train.pretrain)
 app.add_typer(train.finetune, name="finetune")

@@ -70,6 +70,14 @@ def percent(share: float | None) -> str:
     return f"{share:.1%}" if (0 < share < 0.0995) or (0.9905 < share < 1) else f"{share:.0%}"
 
 
+def hours(value: float) -> str:
+    """Hours in the unit that suits: ``40 s``, ``12 min``, ``3.4 h``, ``12 days``, and from 3 years on ``5 years``."""
+    for unit, size, most in (("s", 1 / 3600, 100), ("min", 1 / 60, 100), ("h", 1, 72), ("days", 24, 1000)):
+        if value / size < most:
+            return f"{value / size:.0f} {unit}" if value / size >= 10 else f"{value / size:.2g} {unit}"
+    return f"{value / 8766:,.0f} years"
+
+
 def _number(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
@@ -80,4 +88,4 @@ def _score(value: float) -> str:
     return f"{math.floor(value * 100 + 1e-4) / 100:.2f}" if math.isfinite(value) else "–"
 
 
-_ENVIRONMENT.filters.update(score=_score, percent=percent, number=_number, data_uri=data_uri)
+_ENVIRONMENT.filters.update(hours=hours, score=_score, percent=percent, number=_number, data_uri=data_uri)

@@ -58,7 +58,7 @@ class Rule:
 
     def verdicts(self, captions: Sequence[Caption]) -> list[bool]:
         """Whether each text of one picture is kept."""
-        fit = [bool(clean(caption["text"])) and self.passes(caption) for caption in captions]
+        fit = [self.passes(caption) and bool(clean(caption["text"])) for caption in captions]
         if self.best is None or sum(fit) <= self.best:
             return fit
         ranked = sorted((at for at, fits in enumerate(fit) if fits), key=lambda at: -self._rank(captions[at]))

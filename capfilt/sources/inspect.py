@@ -21,7 +21,7 @@ from capfilt.sources.folder import FolderSource
 from capfilt.sources.opening import Told, open_source, told
 from capfilt.sources.parts import Part
 from capfilt.sources.problems import Problem, Seen
-from capfilt.sources.sizes import Rows, first_rows, rows_of
+from capfilt.sources.sizes import Rows, files_of, first_rows, rows_of
 from capfilt.sources.table import TableSource, column_names
 
 _FILES = 3
@@ -116,7 +116,7 @@ def inspect(config: SourceConfig, *, part_rows: int, shown: int = 5) -> Inspecti
     """
     how = told(config.path) if config.kind == "auto" else Told(config.kind, "source.kind")
     source = open_source(config)
-    files, columns, used = _files(source), *_columns(source)
+    files, columns, used = files_of(source), *_columns(source)
     rows = rows_of(source, files)
     table = list(_sample(source, files))
     seen = Seen(config=config, kind=how.kind, files=tuple(files), rows=tuple(table), columns=columns)
@@ -143,10 +143,6 @@ def inspect(config: SourceConfig, *, part_rows: int, shown: int = 5) -> Inspecti
         sample=tuple(_shown(row) for row in table[:shown]),
         problems=tuple(problems.found(seen)),
     )
-
-
-def _files(source: Source) -> list[str]:
-    return [source.root] if isinstance(source, FolderSource) else list(getattr(source, "files", ()))
 
 
 def _columns(source: Source) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -36,6 +36,11 @@ class Rows:
     """Of each file, if all were counted."""
 
 
+def files_of(source: Source) -> list[str]:
+    """What a part of the source may name as its file."""
+    return [source.root] if isinstance(source, FolderSource) else list(getattr(source, "files", ()))
+
+
 def rows_of(source: Source, files: Sequence[str]) -> Rows:
     """The rows of a source, or about how many.
 

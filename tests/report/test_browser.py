@@ -11,7 +11,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from capfilt.records import table_of
 from capfilt.report.page import write_report
+from capfilt.report.trial import Speed, looked_at, render
+from capfilt.shards.rule import Rule
 from capfilt.storage import Store
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
@@ -177,5 +180,51 @@ def test_nothing_sticks_out_on_a_phone_or_a_desk_and_unescaped_scripts_would_not
         await page.open(Path(write_report(bare)).as_uri())
         assert await page.js("document.getElementById('tools').hidden") is False
         assert [event for event in page.events if event.get("method") == "Runtime.exceptionThrown"] == []
+
+    in_browser(visit)
+
+
+def test_the_slider_of_a_preview_moves_verdicts_and_what_is_shown(tmp_path, kit):
+    rows = kit["rows"](40, lost=0.2)
+    for row in rows:
+        row["drop"] = None if row["drop"] == "no_caption_kept" else row["drop"]
+    looked = looked_at(
+        table_of(rows),
+        rule=Rule(threshold=0.5),
+        source="corpus.parquet",
+        rows=None,
+        exact=False,
+        drawn_from="all rows",
+        seed=0,
+        models={"captioner": "a", "filter": "b"},
+        speed=Speed(wall_s=9, fetch_s=0.1, image_s=0.2, reached=0.8),
+    )
+    path = tmp_path / "preview.html"
+    path.write_text(render(looked))
+    kept = {line.threshold: line.pictures for line in looked.lines}
+
+    async def visit(page):
+        await page.call("Runtime.enable")
+        for width in (360, 1280):
+            await page.call(
+                "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 500
+            )
+            await page.open(path.as_uri())
+            assert await page.js("document.documentElement.scrollWidth") <= width
+        for threshold in (0.5, 0.9, 0.1):
+            await page.js(f"slider.value = {threshold}; slider.dispatchEvent(new Event('input', {{bubbles: true}}))")
+            told = await page.js("document.getElementById('headline').textContent")
+            assert told == f"{kept[threshold]} of {looked.seen} kept"
+            await page.js("document.querySelector('input[value=kept]').click()")
+            assert await page.js(SHOWN) == kept[threshold]
+            await page.js("document.querySelector('input[value=all]').click()")
+        await page.press("/", "/")
+        assert await page.js("document.activeElement.id") == "search"
+        await page.js("slider.focus()")
+        before = await page.js("slider.value")
+        await page.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight", windowsVirtualKeyCode=39)
+        assert float(await page.js("slider.value")) > float(before)
+        assert [event for event in page.events if event.get("method") == "Runtime.exceptionThrown"] == []
+        assert [event for event in page.events if event.get("method") == "Log.entryAdded"] == []
 
     in_browser(visit)

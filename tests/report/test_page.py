@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from capfilt.records import table_of
 from capfilt.report.findings import Level, findings
 from capfilt.report.gather import gather
 from capfilt.report.page import render, write_report
 from capfilt.report.sheet import SheetItem, contact_sheet
+from capfilt.report.trial import Speed, looked_at
+from capfilt.report.trial import render as render_trial
+from capfilt.shards.rule import Rule
+from capfilt.sources.sampling import MOST
 
 VOID = {"meta", "img", "input", "line", "rect", "polyline", "br"}
 
@@ -180,6 +185,24 @@ def test_the_page_is_under_10_mb_for_the_worst_of_corpora(store, kit):
     html = render(gather(store, gallery=10**6))
     assert html.count("data:image/jpeg") == 3 * 96
     assert len(html.encode()) < 10_000_000
+
+
+def test_a_preview_is_sound_and_under_10_mb_for_the_worst_of_rows():
+    image, worst = noise(0), '"' * 5000
+    captions = [
+        {"text": worst, "origin": origin, "itm": 0.9, "itc": None, "kept": True} for origin in ["web", "synthetic"] * 5
+    ]
+    rows = [
+        {"id": f"{n:032x}", "part": 0, "row": n, "url": worst, "captions": captions, "image": image}
+        for n in range(MOST)
+    ]
+    known = {"source": worst, "rows": 10**9, "exact": True, "drawn_from": "all rows", "seed": 0, "models": {}}
+    speed = Speed(wall_s=1, fetch_s=1, image_s=1, reached=1)
+    known |= {"models": {"captioner": None, "filter": "f"}, "speed": speed}
+    html = render_trial(looked_at(table_of(rows), rule=Rule(threshold=0.5), **known))
+    assert html.count("data:image/jpeg") == MOST
+    assert len(html.encode()) < 10_000_000
+    assert sound(html).scripts == 1
 
 
 def test_a_contact_sheet_marks_right_and_wrong(kit):
