@@ -92,6 +92,12 @@ def bootstrap(
 ) -> Result:
     """Fetches, captions, filters and writes what is not done yet, then manifest, card and report.
 
+    >>> import capfilt
+    >>> result = capfilt.bootstrap("pictures", "clean", run=capfilt.RunConfig(runner="local"))
+    >>> totals = result.manifest["totals"]
+    >>> totals["rows"] == totals["kept"] + sum(totals["dropped"].values())
+    True
+
     Args:
         source: where rows come from; a path takes the recipe's other settings of sources, and further paths join it
             with the same settings.

@@ -58,6 +58,10 @@ def dedup(
 ) -> Deduplicated:
     """Finds duplicates among the kept pictures of a data set and drops all but one of each (``Drop.DUPLICATE``).
 
+    >>> import capfilt
+    >>> capfilt.dedup("clean", dry_run=True).pictures == sum(1 for _ in capfilt.read("clean"))
+    True
+
     Args:
         dest: a finished destination of the main job.
         near: most bits of 64 in which two perceptual hashes may differ, 0 to 8; -1 finds equal pictures only.

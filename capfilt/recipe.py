@@ -85,6 +85,11 @@ class Recipe:
 def load(recipe: str | None = None, overrides: Sequence[str] = (), *, source: str | None = None) -> Recipe:
     """A recipe from a file or a name of the catalogue; None takes the defaults.
 
+    >>> import capfilt
+    >>> recipe = capfilt.load_recipe("bootstrap", ["capfilt.threshold=0.7"], source="pictures")
+    >>> recipe.capfilt.threshold, recipe.sink.format
+    (0.7, 'webdataset')
+
     Args:
         recipe: path or catalogue name.
         overrides: settings as ``section.field=value``, values in YAML; they win over the file.

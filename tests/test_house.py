@@ -40,7 +40,7 @@ def test_no_drawer_of_odds_and_ends():
 
 def test_package_inits_only_describe():
     busy = [f for f in SOURCES if f.name == "__init__.py" and re.search(r"^(import|from) ", f.read_text(), re.M)]
-    assert busy == []
+    assert busy == [ROOT / "capfilt/__init__.py"], "the one public face"
 
 
 HEAVY = ("torch", "torchvision", "timm", "transformers", "ray", "pyarrow", "numpy", "PIL", "pandas", "aiohttp")

@@ -6,7 +6,6 @@ Knows how a training run is asked for and shown; the run itself is ``capfilt.tra
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,12 +20,11 @@ from capfilt.cli.options import (
     VerboseOption,
 )
 from capfilt.cli.terminal import meter
-from capfilt.errors import DestinationError, RecipeError
 
 if TYPE_CHECKING:
     from capfilt.cli.terminal import Meter
     from capfilt.med.encoders import Begun
-    from capfilt.train.config import Task, TrainConfig
+    from capfilt.train.config import Task
     from capfilt.train.log import StepReport
     from capfilt.train.run import TrainResult
 
@@ -121,6 +119,8 @@ def run(
     Raises:
         RecipeError: the recipe is for another task, or a field of it does not hold.
     """
+    from capfilt.api.training import configure
+
     config = configure(task, recipe, data, out, sets)
     start = None if quiet else _show_start
     with meter(config.task, quiet=quiet, every=0) as progress:
@@ -133,25 +133,6 @@ def run(
 
         settings = RunConfig(workers=workers, verbose=verbose)
         return train_on_ray(config, settings, lambda report: _tell(progress, report), start)
-
-
-def configure(task: Task, recipe: str, data: list[str], out: str, sets: list[str]) -> TrainConfig:
-    """The run's settings: the recipe's, with DATA and OUT of the command line in their places."""
-    from capfilt.recipe import load_config
-    from capfilt.train.config import TrainConfig
-
-    config = load_config(TrainConfig, recipe, sets)
-    if config.task != task:
-        raise RecipeError(
-            f"the recipe's task is {config.task}, and {task} was asked for",
-            where=recipe,
-            mend=f"Give a recipe whose task is {task}, or call the command of {config.task}.",
-        )
-    if "://" in out or ":/" in out:
-        raise DestinationError(
-            "a model and its checkpoints are written to a folder", where=out, mend="Name one; copy it afterwards."
-        )
-    return replace(config, out=out, data=replace(config.data, shards=tuple(data)))
 
 
 def show(result: TrainResult) -> None:

@@ -152,6 +152,12 @@ BACKBONE = "vision.patch_embed.proj.backbone.net"
 class MED(nn.Module):
     """The model of the paper; ``encode``, ``match`` and ``decode`` are its three functionalities.
 
+    >>> import capfilt
+    >>> from capfilt.catalog import model_folder
+    >>> model = capfilt.MED.load(model_folder("med-mini/filter"))
+    >>> model.embed_text(model.tokenizer(["an apple", "a guitar"], max_tokens=35)).shape
+    torch.Size([2, 96])
+
     Args:
         config: the architecture.
         tokenizer: must give ids below ``config.text.vocab_size``.

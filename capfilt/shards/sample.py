@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from PIL import Image
+
+from capfilt.images import decode
 from capfilt.records import Caption
 
 
@@ -21,6 +24,20 @@ class Sample:
     """Kept and rejected, in the record's order."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """``records.META`` in our shards; whatever the JSON says in a stranger's."""
+
+    @property
+    def caption(self) -> str | None:
+        """The best kept caption (:func:`best_caption`); None where none is kept."""
+        best = best_caption(self.captions)
+        return None if best is None else best["text"]
+
+    def picture(self) -> Image.Image:
+        """The picture, RGB.
+
+        Raises:
+            DataError: its bytes are no whole JPEG, PNG or WebP.
+        """
+        return decode(self.image)
 
 
 def key_of(part: int, row: int) -> str:

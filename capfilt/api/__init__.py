@@ -1,0 +1,1 @@
+"""What Python users call beside the rooms' own classes: models by name, training, measuring, reading."""
