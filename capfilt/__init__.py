@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from capfilt.med.model import MED
     from capfilt.recipe import Recipe
     from capfilt.recipe import load as load_recipe
+    from capfilt.refilter import refilter
     from capfilt.roles import Score
     from capfilt.shards.sample import Sample
 
@@ -49,6 +50,7 @@ __all__ = [
     "load_recipe",
     "pretrain",
     "read",
+    "refilter",
     "sample",
     "verify",
 ]
@@ -69,6 +71,7 @@ _WHERE = {
     "load_recipe": "capfilt.recipe",
     "pretrain": "capfilt.api.training",
     "read": "capfilt.api.reading",
+    "refilter": "capfilt.refilter",
     "sample": "capfilt.catalog",
     "verify": "capfilt.api.reading",
 }

@@ -68,6 +68,11 @@ def refilter(
 ) -> Refiltered:
     """Writes a data set with the rows, scores and pictures of another one, and other verdicts.
 
+    >>> import capfilt
+    >>> told = capfilt.refilter("clean", "stricter", itm=0.7)
+    >>> told.after.kept <= told.before.kept
+    True
+
     Args:
         dest: a finished destination of the main job, or of this one; it is only read.
         new: where the new data set goes: a local folder or any URL fsspec knows.

@@ -54,7 +54,7 @@ def test_an_unknown_name_is_an_attribute_error():
         capfilt.bootstrapp  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["bootstrap", "evaluate", "dedup"])
+@pytest.mark.parametrize("name", ["bootstrap", "evaluate", "dedup", "refilter"])
 def test_a_room_of_a_function_s_name_does_not_take_its_place(name):
     told = python(f"""
 import sys, types
