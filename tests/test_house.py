@@ -55,6 +55,7 @@ HEAVY = ("torch", "torchvision", "timm", "transformers", "ray", "pyarrow", "nump
         ["pretrain", "--help"],
         ["rounds", "--help"],
         ["inspect", "--help"],
+        ["serve", "--help"],
     ],
 )
 def test_help_loads_nothing_heavy(args):

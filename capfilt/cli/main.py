@@ -26,6 +26,7 @@ from capfilt.cli import (
     quickstart,
     refilter,
     rounds,
+    serve,
     train,
 )
 from capfilt.cli.errors import FAULT, INTERRUPTED, ExitCode, UsageError, say, two_lines, usage_lines
@@ -75,6 +76,7 @@ app.command("quickstart", epilog=EPILOG)(quickstart.command)
 app.command("pretrain", epilog=EPILOG)(train.pretrain)
 app.add_typer(train.finetune, name="finetune")
 app.command("rounds", epilog=EPILOG)(rounds.command)
+app.command("serve", epilog=EPILOG)(serve.command)
 app.command("evaluate", epilog=EPILOG)(evaluate.command)
 app.command("report", epilog=EPILOG)(look.report)
 app.command("refilter", epilog=EPILOG)(refilter.command)

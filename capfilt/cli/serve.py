@@ -1,0 +1,67 @@
+"""``capfilt serve``: the service. Knows how it is asked for; the service itself is ``capfilt.service``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from capfilt.cli.options import Runner, SetOption, VerboseOption
+from capfilt.errors import CapfiltError
+
+
+def command(
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="FILE", help="Settings of the service, as YAML (docs/service.md).")
+    ] = None,
+    sets: SetOption = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where to listen. Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(metavar="N", help="The port. Default: 8642.")] = None,
+    runner: Annotated[
+        Runner | None,
+        typer.Option("--runner", help="`ray` is Ray Serve (default); `local` is one process without Ray."),
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Who may ask; made by `capfilt tokens new`.")
+    ] = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Answer over HTTP: captions, scores and verdicts for pictures and texts.
+
+    Without tokens it listens to this machine alone. Needs the extra `service`.
+    """
+    from capfilt.recipe import load_config
+
+    try:
+        from capfilt.service.config import ServiceConfig
+        from capfilt.service.logs import to_stderr
+    except ImportError as error:  # an optional extra
+        raise _extra(error) from error
+    told: dict[str, Any] = {"host": host, "port": port, "runner": runner and str(runner), "tokens": tokens}
+    given = {name: value for name, value in told.items() if value is not None}
+    settings = load_config(ServiceConfig, config, sets or (), given=given)
+    try:
+        from capfilt.service.access import Access
+
+        Access.of(settings)
+        if settings.runner == "local":
+            from capfilt.service.local import serve_local
+
+            to_stderr()
+            try:
+                serve_local(settings)
+            except KeyboardInterrupt:
+                typer.echo("stopped", err=True)
+        else:
+            from capfilt.service.deployment import serve_ray
+
+            to_stderr()
+            serve_ray(settings, verbose=verbose)
+    except ImportError as error:
+        raise _extra(error) from error
+
+
+def _extra(error: ImportError) -> CapfiltError:
+    return CapfiltError(
+        f"the service needs a package that is not installed: {error.name}", mend="Install capfilt[service]."
+    )

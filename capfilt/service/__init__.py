@@ -1,0 +1,1 @@
+"""The service: CapFilt over HTTP, on Ray Serve or in one process."""

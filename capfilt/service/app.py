@@ -1,0 +1,171 @@
+"""The app: its routes, put together; the same whether Ray Serve or one process runs it.
+
+Knows how rooms of the service are joined; the work is theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from capfilt.errors import CapfiltError
+from capfilt.service import problems
+from capfilt.service.access import Access, Role, allowed
+from capfilt.service.config import ServiceConfig
+from capfilt.service.edge import Edge
+from capfilt.service.metrics import CONTENT_TYPE, Metrics
+from capfilt.service.models import Models
+from capfilt.service.online import Online
+from capfilt.service.problems import Refusal, responses
+from capfilt.service.wire import About, CapFiltRequest, CaptionRequest, Health, Kind, Picture, Results, ScoreRequest
+
+_log = logging.getLogger(__name__)
+_ONLINE = responses(400, 401, 403, 408, 413, 415, 422, 429, 503)
+DESCRIPTION = """Captions pictures and judges which texts fit them, one request at a time or a data set as a job.
+
+A picture that cannot be fetched or read does not fail its request: its result says why. Refusals are a `Problem`.
+"""
+
+
+class Service:
+    """What the routes share while the app lives."""
+
+    def __init__(self, config: ServiceConfig, models: Models) -> None:
+        self.config, self.models, self.metrics = config, models, Metrics()
+        self.access = Access.of(config)
+        self.online: Online | None = None
+        self.failure = ""
+
+    @asynccontextmanager
+    async def life(self) -> AsyncIterator[None]:
+        """Loads the models beside, so that health is answered at once; closes all at the end."""
+        online = Online(self.config, self.models, self.metrics)
+        opening = asyncio.create_task(self._open(online))
+        try:
+            yield
+        finally:
+            self.online = None
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            await online.close()
+            await self.models.close()
+
+    async def _open(self, online: Online) -> None:
+        try:
+            await self.models.open()
+        except CapfiltError as error:
+            self.failure = str(error).partition("\n")[0]
+            _log.error("the models do not open: %s", self.failure)
+            return
+        self.online = online
+        self.metrics.ready.set(1)
+        _log.info("ready")
+
+    async def answer(self, kind: Kind, pictures: list[Picture]) -> Results:
+        """See :class:`Online`."""
+        if self.online is None:
+            what = f"the models do not open: {self.failure}" if self.failure else "the models are being loaded"
+            raise Refusal(503, what, mend="Ask /readyz until it says ok.", headers={"Retry-After": "5"})
+        return await self.online.answer(kind, pictures)
+
+
+def build_app(config: ServiceConfig, models: Callable[[ServiceConfig], Models]) -> FastAPI:
+    """The app of a configuration.
+
+    Args:
+        config: bounds, fetching, who may ask.
+        models: makes the models' face; called once.
+
+    Raises:
+        CapfiltError: the tokens cannot be read, or are needed and not given.
+    """
+    service = Service(config, models(config))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.life():
+            yield
+
+    app = FastAPI(
+        title="CapFilt",
+        description=DESCRIPTION,
+        version=version("capfilt"),
+        lifespan=lifespan,
+        docs_url=None,  # it would load scripts of another host
+        redoc_url=None,
+    )
+    problems.install(app)
+    _watching(app, service)
+    _asking(app, service)
+    app.add_middleware(
+        Edge,
+        limits=config.limits,
+        metrics=service.metrics,
+        identify=service.access.identify,
+        local_only=service.access.anonymous is not None,
+    )
+    return app
+
+
+def _watching(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", tags=["watching"], response_model=Health)
+    async def health() -> Health:
+        """Whether the process answers."""
+        return Health(status="ok")
+
+    @app.get("/readyz", tags=["watching"], response_model=Health, responses={503: {"model": Health}})
+    async def ready() -> JSONResponse:
+        """Whether requests would be done."""
+        if service.online is not None:
+            return JSONResponse(Health(status="ok").model_dump())
+        status = "failing" if service.failure else "starting"
+        told = Health.model_validate({"status": status, "detail": service.failure})
+        return JSONResponse(told.model_dump(), 503, headers={"Retry-After": "5"})
+
+    @app.get(
+        "/metrics",
+        tags=["watching"],
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}, **responses(401, 403)},
+        dependencies=[Depends(allowed(Role.WATCH))],
+    )
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+    @app.get("/v1/about", tags=["watching"], responses=responses(401))
+    async def about(_: Request) -> About:
+        """The models behind the service, and its bounds."""
+        c = service.config
+        return About(
+            version=app.version,
+            captioner=c.capfilt.captioner,
+            filter=c.capfilt.filter,
+            threshold=c.capfilt.threshold,
+            max_body_bytes=c.limits.body_bytes,
+        )
+
+
+def _asking(app: FastAPI, service: Service) -> None:
+    may = [Depends(allowed(Role.ONLINE))]
+
+    @app.post("/v1/caption", tags=["online"], responses=_ONLINE, dependencies=may)
+    async def caption(request: CaptionRequest) -> Results:
+        """Captions for pictures, unjudged."""
+        return await service.answer("caption", list(request.pictures))
+
+    @app.post("/v1/score", tags=["online"], responses=_ONLINE, dependencies=may)
+    async def score(request: ScoreRequest) -> Results:
+        """Scores and verdicts for texts of pictures."""
+        return await service.answer("score", list(request.pictures))
+
+    @app.post("/v1/capfilt", tags=["online"], responses=_ONLINE, dependencies=may)
+    async def capfilt(request: CapFiltRequest) -> Results:
+        """Captions for pictures; they and the texts that came along, judged."""
+        return await service.answer("capfilt", list(request.pictures))

@@ -1,0 +1,33 @@
+"""The service in one process, by uvicorn, without Ray. Knows uvicorn; the app is the same as Ray Serve's."""
+
+from __future__ import annotations
+
+import uvicorn
+
+from capfilt.service.app import build_app
+from capfilt.service.config import ServiceConfig
+from capfilt.service.models import LocalModels
+
+_ENDS_S = 10
+_CONNECTIONS = 1024
+
+
+def serve_local(config: ServiceConfig) -> None:
+    """Answers until SIGINT or SIGTERM; what is under way is finished, for ten seconds at most.
+
+    Raises:
+        CapfiltError: the tokens cannot be read, or are needed and not given.
+    """
+    server = uvicorn.Server(
+        uvicorn.Config(
+            build_app(config, LocalModels),
+            host=config.host,
+            port=config.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_ENDS_S,
+            limit_concurrency=_CONNECTIONS,
+        )
+    )
+    server.run()
