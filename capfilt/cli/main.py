@@ -27,6 +27,7 @@ from capfilt.cli import (
     refilter,
     rounds,
     serve,
+    tokens,
     train,
 )
 from capfilt.cli.errors import FAULT, INTERRUPTED, ExitCode, UsageError, say, two_lines, usage_lines
@@ -84,6 +85,7 @@ app.command("dedup", epilog=EPILOG)(look.dedup)
 app.command("verify", epilog=EPILOG)(look.verify)
 app.add_typer(models.app, name="models", epilog=EPILOG)
 app.add_typer(catalogue.recipes, name="recipes")
+app.add_typer(tokens.app, name="tokens", epilog=EPILOG)
 app.add_typer(corpora.app, name="corpora")
 
 

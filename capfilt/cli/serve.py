@@ -24,9 +24,18 @@ def command(
     tokens: Annotated[
         str | None, typer.Option(metavar="FILE", help="Who may ask; made by `capfilt tokens new`.")
     ] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder for the books and logs of jobs. Default: no jobs.")
+    ] = None,
+    sources: Annotated[
+        list[str] | None, typer.Option("--source", metavar="PREFIX", help="Without tokens: what jobs may read.")
+    ] = None,
+    dests: Annotated[
+        list[str] | None, typer.Option("--dest", metavar="PREFIX", help="Without tokens: where jobs may write.")
+    ] = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Answer over HTTP: captions, scores and verdicts for pictures and texts.
+    """Answer over HTTP: captions, scores and verdicts for pictures and texts, and jobs that make data sets.
 
     Without tokens it listens to this machine alone. Needs the extra `service`.
     """
@@ -38,6 +47,7 @@ def command(
     except ImportError as error:  # an optional extra
         raise _extra(error) from error
     told: dict[str, Any] = {"host": host, "port": port, "runner": runner and str(runner), "tokens": tokens}
+    told |= {"jobs.state": state, "sources": sources or None, "dests": dests or None}
     given = {name: value for name, value in told.items() if value is not None}
     settings = load_config(ServiceConfig, config, sets or (), given=given)
     try:

@@ -19,6 +19,12 @@ from capfilt.service import problems
 from capfilt.service.access import Access, Role, allowed
 from capfilt.service.config import ServiceConfig
 from capfilt.service.edge import Edge
+from capfilt.service.jobs.desk import Desk
+from capfilt.service.jobs.launch import launcher
+from capfilt.service.jobs.routes import router
+from capfilt.service.jobs.store import JobStore, sqlite_url
+from capfilt.service.jobs.supervise import Supervisor, state_folder
+from capfilt.service.jobs.wire import State
 from capfilt.service.metrics import CONTENT_TYPE, Metrics
 from capfilt.service.models import Models
 from capfilt.service.online import Online
@@ -40,19 +46,23 @@ class Service:
         self.config, self.models, self.metrics = config, models, Metrics()
         self.access = Access.of(config)
         self.online: Online | None = None
+        self.desk: Desk | None = None
         self.failure = ""
 
     @asynccontextmanager
     async def life(self) -> AsyncIterator[None]:
         """Loads the models beside, so that health is answered at once; closes all at the end."""
         online = Online(self.config, self.models, self.metrics)
-        opening = asyncio.create_task(self._open(online))
+        beside = [asyncio.create_task(self._open(online))]
+        if self.config.jobs.state is not None:
+            beside.append(asyncio.create_task(self._look_after_jobs()))
         try:
             yield
         finally:
-            self.online = None
-            opening.cancel()
-            await asyncio.gather(opening, return_exceptions=True)
+            self.online = self.desk = None
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await online.close()
             await self.models.close()
 
@@ -66,6 +76,35 @@ class Service:
         self.online = online
         self.metrics.ready.set(1)
         _log.info("ready")
+
+    async def _look_after_jobs(self) -> None:
+        jobs, state = self.config.jobs, state_folder(self.config.jobs)
+        store: JobStore | None = None
+        while store is None:
+            try:
+                store = await asyncio.to_thread(JobStore, jobs.database or sqlite_url(str(state)))
+                launched = await asyncio.to_thread(launcher, jobs, state)
+            except CapfiltError as error:
+                _log.error("jobs do not start yet: %s", error)
+                store = None
+                await asyncio.sleep(5)
+        self.desk = Desk(self.config, store, launched)
+        try:
+            await Supervisor(jobs, store, launched).run()
+        finally:
+            store.close()
+
+    def need_desk(self) -> Desk:
+        """The jobs' desk.
+
+        Raises:
+            Refusal: 503, jobs are off or not there yet.
+        """
+        if self.desk is None:
+            off = self.config.jobs.state is None
+            mend = "Start the service with --state DIR." if off else "Come again."
+            raise Refusal(503, "jobs are off" if off else "jobs start", mend=mend, headers={"Retry-After": "5"})
+        return self.desk
 
     async def answer(self, kind: Kind, pictures: list[Picture]) -> Results:
         """See :class:`Online`."""
@@ -103,6 +142,7 @@ def build_app(config: ServiceConfig, models: Callable[[ServiceConfig], Models]) 
     problems.install(app)
     _watching(app, service)
     _asking(app, service)
+    app.include_router(router(service.need_desk, config.jobs.poll_s))
     app.add_middleware(
         Edge,
         limits=config.limits,
@@ -137,6 +177,10 @@ def _watching(app: FastAPI, service: Service) -> None:
     )
     async def metrics() -> Response:
         """Counters for Prometheus."""
+        if service.desk is not None:
+            counts = await asyncio.to_thread(service.desk.store.counts)
+            for state in State:
+                service.metrics.jobs.labels(str(state)).set(counts.get(str(state), 0))
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
     @app.get("/v1/about", tags=["watching"], responses=responses(401))

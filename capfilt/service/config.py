@@ -43,6 +43,33 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobsConfig:
+    """How jobs are kept and run."""
+
+    state: str | None = None
+    """Folder for the jobs' books and logs; null runs no jobs."""
+    database: str | None = None
+    """Where the jobs' books are, as SQLAlchemy writes it (``postgresql+psycopg://...``); null: SQLite in ``state``."""
+    via: Literal["process", "ray"] = "process"
+    """``process`` runs each job as a process on this machine; ``ray`` gives it to a cluster's Ray Jobs."""
+    address: str = "http://127.0.0.1:8265"
+    """The dashboard of the cluster that Ray Jobs are given to."""
+    runner: Literal["ray", "local"] = "ray"
+    """What a job's bootstrap runs on: Ray, or its own process alone. Ray Jobs take ``ray``."""
+    at_once: int = 1
+    """Jobs that run at once, 1 to 1000; others wait."""
+    attempts: int = 3
+    """Times that a job is begun whose process dies, 1 to 100; each goes on where the one before stopped."""
+    poll_s: float = 0.5
+    """Seconds between looks at the jobs, 0.05 to 60."""
+
+    def __post_init__(self) -> None:
+        require_within("jobs.at_once", self.at_once, 1, 1000)
+        require_within("jobs.attempts", self.attempts, 1, 100)
+        require_within("jobs.poll_s", self.poll_s, 0.05, 60)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServiceConfig:
     """Where the service listens, the models behind it, and its bounds."""
 
@@ -62,6 +89,8 @@ class ServiceConfig:
     """How pictures are fetched by URL, and the bounds of every picture (``fetch.images``)."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """Bounds of requests."""
+    jobs: JobsConfig = field(default_factory=JobsConfig)
+    """How jobs are kept and run."""
     tokens: str | None = None
     """File of those who may ask (`capfilt tokens new`); null lets everybody on this machine."""
     sources: tuple[str, ...] = ()

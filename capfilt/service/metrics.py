@@ -26,6 +26,7 @@ class Metrics:
         self.batch = Histogram("capfilt_batch_pictures", "Pictures of a batch, by picture", buckets=_PICTURES, **on)
         self.queued = Histogram("capfilt_queued_seconds", "A picture's wait for its batch", buckets=_SECONDS, **on)
         self.worked = Histogram("capfilt_batch_seconds", "The models' time with a batch", buckets=_SECONDS, **on)
+        self.jobs = Gauge("capfilt_jobs", "Jobs by state", ["state"], **on)
         self.ready = Gauge("capfilt_ready", "1 when the models are there", **on)
 
     def text(self) -> bytes:

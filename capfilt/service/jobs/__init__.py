@@ -1,0 +1,1 @@
+"""Jobs: data sets made by the service, kept in a database that outlives it."""

@@ -1,0 +1,259 @@
+"""Data sets as jobs: submitted, followed, cancelled, tried again, and going on after kill -9 of whoever."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from capfilt import catalog
+from capfilt.service import access
+from capfilt.service.config import JobsConfig, ServiceConfig
+from capfilt.shards.verify import verify
+from capfilt.storage import Store
+
+from .conftest import free_port, serving, wait_ready
+
+SCRIPT = Path(sys.executable).with_name("capfilt")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """source/ with 24 pictures, and out/."""
+    folder = tmp_path_factory.mktemp("home").resolve()
+    (folder / "source").mkdir()
+    (folder / "out").mkdir()
+    for file in sorted((catalog.sample() / "images").glob("*.jpg"))[:24]:
+        shutil.copy(file, folder / "source")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokens(home):
+    file = home / "tokens.yaml"
+    opens = {"sources": (str(home / "source"),), "dests": (str(home / "out"),)}
+    made = {name: access.new(file, name, roles=("jobs",), max_jobs=2, **opens) for name in ("ann", "bob")}
+    made["boss"] = access.new(file, "boss", roles=("admin",))
+    made["guard"] = access.new(file, "guard", roles=("watch",))
+    return made
+
+
+@pytest.fixture(scope="module")
+def address(embedded, home, tokens):
+    jobs = JobsConfig(state=str(home / "state"), runner="local", poll_s=0.1)
+    with serving(ServiceConfig(runner="local", tokens=str(home / "tokens.yaml"), jobs=jobs)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def ask(address, tokens):
+    """A client for each token."""
+    clients = {
+        name: httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+        for name, token in tokens.items()
+    }
+    yield clients
+    for client in clients.values():
+        client.close()
+
+
+def job(home, dest, **recipe):
+    told = {"source": {"path": str(home / "source")}, "plan": {"part_rows": 4}, **recipe}
+    return {"recipe": told, "dest": str(home / "out" / dest)}
+
+
+SLOW = {"plan": {"part_rows": 1}, "capfilt": {"decoding": "beam", "num_beams": 16, "captions_per_image": 8}}
+
+
+def until(client, id_, good, seconds=120):
+    deadline = time.monotonic() + seconds
+    while True:
+        now = client.get(f"/v1/jobs/{id_}").json()
+        if good(now):
+            return now
+        assert time.monotonic() < deadline, now
+        time.sleep(0.05)
+
+
+def ended(now):
+    return now["state"] in ("done", "failed", "cancelled")
+
+
+def begun(now):
+    assert not ended(now), now
+    return now["progress"] and now["progress"]["done"] >= 1
+
+
+def test_a_job_from_its_submission_to_its_report(ask, home):
+    made = ask["ann"].post("/v1/jobs", json=job(home, "first"), headers={"Idempotency-Key": "k1"})
+    assert made.status_code == 201
+    id_ = made.json()["id"]
+    assert made.headers["location"] == f"/v1/jobs/{id_}"
+    seen = []
+    with ask["ann"].stream("GET", f"/v1/jobs/{id_}/events") as events:
+        assert events.headers["content-type"].startswith("text/event-stream")
+        seen += [json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: ")]
+    assert [now["state"] for now in (seen[0], seen[-1])] in (["queued", "done"], ["running", "done"])
+    assert seen[-1]["progress"] | {"eta_s": 0} == seen[-1]["progress"] | {"done": 6, "total": 6, "rows": 24, "eta_s": 0}
+    data = Store(str(home / "out/first"))
+    assert verify(data) == []
+    books = ask["ann"].get(f"/v1/jobs/{id_}/manifest").json()
+    assert books == data.read_json("manifest.json")
+    assert seen[-1]["progress"]["kept"] == books["totals"]["kept"]
+    report = ask["ann"].get(f"/v1/jobs/{id_}/report")
+    assert report.content == data.read("report.html")
+    assert "sandbox" in report.headers["content-security-policy"]
+    assert '"event": "done"' in ask["ann"].get(f"/v1/jobs/{id_}/log").text
+    again = ask["ann"].post("/v1/jobs", json=job(home, "first"), headers={"Idempotency-Key": "k1"})
+    assert (again.status_code, again.json()["id"]) == (200, id_)
+    other = ask["ann"].post("/v1/jobs", json=job(home, "else"), headers={"Idempotency-Key": "k1"})
+    assert (other.status_code, other.json()["where"]) == (409, "Idempotency-Key")
+    assert ask["bob"].get(f"/v1/jobs/{id_}").status_code == 404
+    assert ask["bob"].get(f"/v1/jobs/{id_}/report").status_code == 404
+    assert ask["bob"].post(f"/v1/jobs/{id_}/retry", json={"reasons": ["timed_out"]}).status_code == 404
+    assert ask["guard"].get(f"/v1/jobs/{id_}").json()["owner"] == "ann"
+    assert id_ in [one["id"] for one in ask["guard"].get("/v1/jobs").json()["jobs"]]
+    assert ask["bob"].get("/v1/jobs").json()["jobs"] == []
+    assert ask["ann"].post(f"/v1/jobs/{id_}/retry", json={}).status_code == 409
+
+
+def test_cancel_quota_and_one_job_a_destination_then_retry_goes_on(ask, home):
+    slow = ask["ann"].post("/v1/jobs", json=job(home, "slow", **SLOW)).json()
+    same = ask["bob"].post("/v1/jobs", json=job(home, "slow", **SLOW))
+    assert (same.status_code, same.json()["where"]) == (409, "dest")
+    waits = ask["ann"].post("/v1/jobs", json=job(home, "waits")).json()
+    full = ask["ann"].post("/v1/jobs", json=job(home, "third"))
+    assert full.status_code == 429
+    assert full.headers["retry-after"] == "60"
+    until(ask["ann"], slow["id"], begun)
+    assert ask["ann"].get(f"/v1/jobs/{waits['id']}").json()["state"] == "queued", "one runs at once"
+    assert ask["ann"].post(f"/v1/jobs/{slow['id']}/retry", json={}).status_code in (409, 429)
+    assert ask["bob"].post(f"/v1/jobs/{waits['id']}/cancel").status_code == 404
+    ask["boss"].post(f"/v1/jobs/{waits['id']}/cancel")
+    ask["ann"].post(f"/v1/jobs/{slow['id']}/cancel")
+    assert until(ask["ann"], waits["id"], ended)["state"] == "cancelled"
+    stopped = until(ask["ann"], slow["id"], ended)
+    assert (stopped["state"], stopped["error"]) == ("cancelled", None)
+    markers = {file: file.read_bytes() for file in (home / "out/slow/parts").iterdir()}
+    assert 1 <= len(markers) < 24
+    assert ask["ann"].post(f"/v1/jobs/{slow['id']}/retry", json={}).json()["state"] == "queued"
+    done = until(ask["ann"], slow["id"], ended)
+    assert (done["state"], done["attempt"]) == ("done", 2)
+    assert {file: file.read_bytes() for file in markers} == markers, "no part was done twice"
+    assert verify(Store(str(home / "out/slow"))) == []
+
+
+def test_mistakes_are_told_when_submitted_or_when_seen(ask, home):
+    def refused(status, where, **more):
+        answer = ask["ann"].post("/v1/jobs", json={**job(home, "wrong"), **more})
+        assert answer.status_code == status, answer.text
+        assert where in answer.json()["where"] + answer.json()["what"]
+
+    source = {"path": str(home / "source")}
+    refused(422, "capfilt.threshold", recipe={"source": source, "capfilt": {"threshold": 7}})
+    refused(422, "capfilt.treshold", recipe={"source": source, "capfilt": {"treshold": 0.5}})
+    refused(422, "source.path", recipe={"source": {"path": ["x"]}})
+    refused(422, "no such field", recipe={"source": source, "source.path": "/etc"})
+    refused(422, "recipe", recipe={"source": source, "x": "y" * 70_000})
+    refused(422, "retry", retry=["no_such_reason"])
+    refused(403, "source.path", recipe={"source": {"path": "/etc/passwd"}})
+    refused(403, "source.path", recipe={"source": {"path": f"{home}/source/../tokens.yaml"}})
+    refused(403, "dest", dest=f"{home}/source")
+    refused(403, "dest", dest=f"{home}/out/../state")
+    refused(403, "capfilt.captioner", recipe={"source": source, "capfilt": {"captioner": "/etc"}})
+    refused(403, "fetch.allow_addresses", recipe={"source": source, "fetch": {"allow_addresses": ["0.0.0.0/0"]}})
+    made = ask["ann"].post("/v1/jobs", json=job(home, "gone", source={"path": str(home / "source/gone.csv")})).json()
+    failed = until(ask["ann"], made["id"], ended)
+    assert (failed["state"], failed["attempt"]) == ("failed", 1), "a mistake is not tried again"
+    assert "no such file" in failed["error"]["what"]
+    assert not (home / "out/gone").exists()
+    outcomes = [entry["outcome"] for entry in ask["boss"].get("/v1/audit").json()["entries"]]
+    assert sum(outcome.startswith("refused: ") for outcome in outcomes) == 6
+    assert ask["boss"].get("/metrics").text.count('capfilt_jobs{state="failed"} 1.0') == 1
+
+
+def test_a_link_put_there_after_the_submission_is_not_followed(ask, home):
+    """The folder was in its place when the job came, and is a link out of it when the job begins."""
+    (home / "secret").mkdir()
+    shutil.copy(next((home / "source").glob("*.jpg")), home / "secret")
+    (home / "source/late").mkdir()
+    before = ask["bob"].post("/v1/jobs", json=job(home, "before", **SLOW)).json()
+    made = ask["ann"].post("/v1/jobs", json=job(home, "late", source={"path": f"{home}/source/late"}))
+    assert made.status_code == 201
+    (home / "source/late").rmdir()
+    (home / "source/late").symlink_to(home / "secret")
+    ask["bob"].post(f"/v1/jobs/{before['id']}/cancel")
+    state = until(ask["ann"], made.json()["id"], ended)
+    (home / "source/late").unlink()
+    assert state["state"] == "failed"
+    assert "does not open" in state["error"]["what"]
+    assert not (home / "out/late").exists()
+
+
+def test_a_driver_that_is_killed_is_begun_anew_and_goes_on(ask, home):
+    made = ask["ann"].post("/v1/jobs", json=job(home, "killed", **SLOW)).json()
+    until(ask["ann"], made["id"], begun)
+    os.kill(int((home / f"state/jobs/{made['id']}/pid").read_text()), signal.SIGKILL)
+    markers = {file: file.read_bytes() for file in (home / "out/killed/parts").glob("*.json")}
+    done = until(ask["ann"], made["id"], ended)
+    assert (done["state"], done["attempt"]) == ("done", 2)
+    assert {file: file.read_bytes() for file in markers} == markers
+    assert verify(Store(str(home / "out/killed"))) == []
+
+
+def start(home, port):
+    command = [SCRIPT, "serve", "--runner", "local", "--port", str(port), "--state", home / "state2", "--source"]
+    command += [home / "source", "--dest", home / "out", "--set", "jobs.runner=local", "--set", "jobs.poll_s=0.1"]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
+    wait_ready(f"http://127.0.0.1:{port}")
+    return process
+
+
+def test_a_server_that_is_killed_finds_its_jobs_again(embedded, home):
+    """The running job lives on and is taken up as the attempt it is; the waiting one is begun."""
+    port = free_port()
+    server = start(home, port)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            runs = client.post("/v1/jobs", json=job(home, "lives", **SLOW), headers={"Idempotency-Key": "a"}).json()
+            waits = client.post("/v1/jobs", json=job(home, "later")).json()
+            until(client, runs["id"], begun)
+            server.kill()
+            server.wait()
+            server = start(home, port)
+            again = client.post("/v1/jobs", json=job(home, "lives", **SLOW), headers={"Idempotency-Key": "a"})
+            assert (again.status_code, again.json()["id"]) == (200, runs["id"])
+            done = [until(client, one["id"], ended) for one in (runs, waits)]
+        assert [(one["state"], one["attempt"]) for one in done] == [("done", 1), ("done", 1)]
+        assert verify(Store(str(home / "out/lives"))) == []
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.slow
+def test_server_and_driver_killed_together_go_on(embedded, home):
+    port = free_port()
+    server = start(home, port)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            made = client.post("/v1/jobs", json=job(home, "both", **SLOW)).json()
+            until(client, made["id"], begun)
+            server.kill()
+            os.kill(int((home / f"state2/jobs/{made['id']}/pid").read_text()), signal.SIGKILL)
+            server.wait()
+            server = start(home, port)
+            done = until(client, made["id"], ended)
+        assert (done["state"], done["attempt"]) == ("done", 2)
+        assert verify(Store(str(home / "out/both"))) == []
+    finally:
+        server.terminate()
+        server.wait()
