@@ -20,6 +20,7 @@ from capfilt.cli import (
     corpora,
     evaluate,
     inspect,
+    jobs,
     look,
     models,
     preview,
@@ -85,6 +86,7 @@ app.command("dedup", epilog=EPILOG)(look.dedup)
 app.command("verify", epilog=EPILOG)(look.verify)
 app.add_typer(models.app, name="models", epilog=EPILOG)
 app.add_typer(catalogue.recipes, name="recipes")
+app.add_typer(jobs.app, name="jobs", epilog=EPILOG)
 app.add_typer(tokens.app, name="tokens", epilog=EPILOG)
 app.add_typer(corpora.app, name="corpora")
 

@@ -45,7 +45,7 @@ def command(
         from capfilt.service.config import ServiceConfig
         from capfilt.service.logs import to_stderr
     except ImportError as error:  # an optional extra
-        raise _extra(error) from error
+        raise extra(error) from error
     told: dict[str, Any] = {"host": host, "port": port, "runner": runner and str(runner), "tokens": tokens}
     told |= {"jobs.state": state, "sources": sources or None, "dests": dests or None}
     given = {name: value for name, value in told.items() if value is not None}
@@ -68,10 +68,11 @@ def command(
             to_stderr()
             serve_ray(settings, verbose=verbose)
     except ImportError as error:
-        raise _extra(error) from error
+        raise extra(error) from error
 
 
-def _extra(error: ImportError) -> CapfiltError:
+def extra(error: ImportError) -> CapfiltError:
+    """What is told where the extra is missing."""
     return CapfiltError(
         f"the service needs a package that is not installed: {error.name}", mend="Install capfilt[service]."
     )
