@@ -27,6 +27,7 @@ class MeasureName(StrEnum):
     CAPTIONING = "captioning"
     FILTERING = "filtering"
     RETRIEVAL = "retrieval"
+    LABELS = "labels"
 
 
 class Decoding(StrEnum):
@@ -52,6 +53,12 @@ def command(
         str | None, typer.Option("--images", metavar="DIR", help="Where file names in annotations start from.")
     ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Of Karpathy's files: test, val or train.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", metavar="FILE", help="CSV of judged pairs (id, text, label): measures the filter on them."
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="So many pictures at most.")] = 5000,
     decoding: Annotated[Decoding, typer.Option("--decoding", help="How captions are written.")] = Decoding.BEAM,
     prompt: Annotated[str | None, typer.Option("--prompt", help="What a captioner of others is asked.")] = None,
@@ -68,11 +75,12 @@ def command(
     """Measure a model on pictures with references.
 
     Captioning: BLEU, ROUGE-L, CIDEr, with Java METEOR and SPICE, and diversity. Filtering: true against shuffled
-    captions. Retrieval: recall by ITC, and with the first candidates ranked again by ITM.
+    captions. Retrieval: recall by ITC, and with the first candidates ranked again by ITM. Labels: right against wrong
+    texts, as a person judged them.
     """
     from capfilt.catalog import model_folder
     from capfilt.evaluate.references import read
-    from capfilt.evaluate.run import Asked, Results, evaluate
+    from capfilt.evaluate.run import ROWS, Asked, Results, evaluate
     from capfilt.med.device import device_of
     from capfilt.roles import Writing
 
@@ -84,6 +92,7 @@ def command(
         measures=tuple(m.value for m in measure) if measure else None,
         writing=Writing(beams=beams),
         prompt=prompt,
+        labels=labels,
         rerank=rerank,
         batch_size=batch_size,
         device=device_of(device),
@@ -105,7 +114,7 @@ def command(
         raise
     told = {**about, **told}
     if as_json:
-        typer.echo(json.dumps({name: value for name, value in told.items() if name != "captions"}, indent=1))
+        typer.echo(json.dumps({name: value for name, value in told.items() if name not in ROWS}, indent=1))
     else:
         show(told)
     _tell_files(results, err=as_json)
@@ -137,6 +146,8 @@ def show(told: dict[str, Any]) -> None:
         _show_filtering(told["filtering"])
     if "retrieval" in told:
         _show_retrieval(told["retrieval"])
+    if "labels" in told:
+        _show_labels(told["labels"])
 
 
 def _show_captioning(part: dict[str, Any]) -> None:
@@ -180,6 +191,35 @@ def _show_retrieval(part: dict[str, Any]) -> None:
         if part[key] is not None:
             rows.append([name, *(f"{100 * part[key][at]:.1f}" for at in ("at_1", "at_5", "at_10"))])
     table("Retrieval, recall in %", ["of", "R@1", "R@5", "R@10"], rows)
+
+
+def _show_labels(part: dict[str, Any]) -> None:
+    rows = []
+    for name, own in part["sets"].items():
+        rule = own["rule"] or dict.fromkeys(("precision", "recall", "kept_wrong"))
+        shares = [_interval(rule[key], 100) for key in ("precision", "recall", "kept_wrong")]
+        rows.append(
+            [
+                name or "all",
+                f"{own['right']:,}",
+                f"{own['wrong']:,}",
+                _interval(own["auc_itm"], 1),
+                _interval(own["auc_itc"], 1),
+                *shares,
+            ]
+        )
+    head = ["set", "right", "wrong", "AUC by ITM", "AUC by ITC", "precision, %", "recall, %", "wrong kept, %"]
+    table("Judged pairs, with 95% intervals; shares at P(match) 0.5", head, rows)
+    if part["not_found"]:
+        typer.echo(f"{part['not_found']:,} labels are of pictures that are not in the data")
+
+
+def _interval(found: dict[str, float] | None, times: int) -> str:
+    if found is None:
+        return "-"
+    digits = 2 if times == 1 else 0
+    value, low, high = (f"{times * found[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
 def _number(value: float | None) -> str:

@@ -178,15 +178,15 @@ def judged(judge: Filter, items: Sequence[Referenced], *, seed: int = 0, batch_s
     false = shuffled([item.texts[0] for item in items], seed)
     pairs = [(item, [text, *item.texts]) for item, text in zip(items, false, strict=True)]
     scores: list[list[Score]] = []
-    for part in _batches(pairs, batch_size):
+    for part in batches(pairs, batch_size):
         scores += judge.score([decode(item) for item, _ in part], [texts for _, texts in part])
     if not all(math.isfinite(value) for row in scores for s in row for value in (s.itc, s.itm or 0.0)):
         raise ModelError("the filter's scores are not numbers", where="filter", mend="Its weights are damaged.")
     return Judged([row[1] for row in scores], [row[0] for row in scores], [s for row in scores for s in row[2:]])
 
 
-def _batches(pairs: Sequence[tuple[Referenced, list[str]]], size: int) -> Iterator[list[tuple[Referenced, list[str]]]]:
-    """At most ``size`` pictures and twice as many texts, or one picture."""
+def batches(pairs: Sequence[tuple[Referenced, list[str]]], size: int) -> Iterator[list[tuple[Referenced, list[str]]]]:
+    """Pictures with their texts in parts: at most ``size`` pictures and twice as many texts, or one picture."""
     part: list[tuple[Referenced, list[str]]] = []
     texts = 0
     for pair in pairs:

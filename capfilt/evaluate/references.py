@@ -33,6 +33,8 @@ class Referenced:
     """Where the picture is, if it is not here."""
     data: bytes = b""
     """The encoded picture, if it is here."""
+    id: str = ""
+    """The content id that shards of ours say; empty of others."""
 
     def image(self) -> bytes:
         """The encoded picture.
@@ -91,7 +93,7 @@ def _shards(entry: str) -> Iterator[Referenced]:
     for sample in samples(shards_of(entry)):
         texts = tuple(caption["text"] for caption in sample.captions if caption["kept"])
         if texts:
-            yield Referenced(sample.key, texts, data=sample.image)
+            yield Referenced(sample.key, texts, data=sample.image, id=str(sample.meta.get("id") or ""))
 
 
 def _annotated(url: str, root: str, split: str | None) -> Iterator[Referenced]:

@@ -1,4 +1,4 @@
-"""All measures that a model can be put to, in one go: captioning, filtering, retrieval.
+"""All measures that a model can be put to, in one go: captioning, filtering, retrieval, and a person's labels.
 
 Joins the room's other modules and opens models; knows no command line.
 """
@@ -18,16 +18,18 @@ from capfilt.catalog import MODEL_FILE
 from capfilt.errors import DataError, DestinationError, EngineError, ModelError
 from capfilt.evaluate.captioning import write
 from capfilt.evaluate.filtering import judged
+from capfilt.evaluate.labels import labelled, read_labels, scored
 from capfilt.evaluate.quality import diversity, quality
 from capfilt.evaluate.references import Referenced
 from capfilt.evaluate.retrieval import retrieve
 from capfilt.med.config import MEDConfig
 from capfilt.med.model import MED
 from capfilt.peers.opening import open_captioner, open_filter
-from capfilt.roles import Writing
+from capfilt.roles import Score, Writing
 
-Measure = Literal["captioning", "filtering", "retrieval"]
+Measure = Literal["captioning", "filtering", "retrieval", "labels"]
 MEASURES: tuple[Measure, ...] = ("captioning", "filtering", "retrieval")
+"""What needs nothing but the data; ``labels`` needs a table of judgements too."""
 THRESHOLDS = tuple(i / 20 for i in range(20))
 """At which the filter's precision and recall are told."""
 
@@ -37,7 +39,9 @@ class Asked:
     """What is to be measured, and how."""
 
     measures: tuple[Measure, ...] | None = None
-    """None takes all that the model can."""
+    """None takes all that the model can. ``labels`` is measured wherever a table of labels is named."""
+    labels: str | None = None
+    """A table of judged pairs, as ``labels.read_labels`` takes it."""
     writing: Writing = field(default_factory=lambda: Writing(beams=3))
     """How captions are written; the paper evaluates beam search with 3 beams."""
     prompt: str | None = None
@@ -67,7 +71,7 @@ def evaluate(
     on_measure: Callable[[Measure], None] | None = None,
     on_told: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Figures by measure, as plain values; ``captions`` stands beside them if captions were written.
+    """Figures by measure, as plain values; ``captions`` and ``judgements`` stand beside them if there are any.
 
     Args:
         folder: of the model.
@@ -95,17 +99,22 @@ def evaluate(
 
 def _measures(folder: Path, asked: Asked) -> tuple[Measure, ...]:
     can = able(folder)
+    if asked.labels is not None and "filtering" not in can:
+        raise ModelError("this model judges nothing", where=str(folder), mend="Name a filter, or leave the labels out.")
+    if asked.labels is None and "labels" in (asked.measures or ()):
+        raise DataError("no labels to measure on", mend="Name a table of judged pairs: --labels FILE.")
     if not (folder / MODEL_FILE).is_file() and asked.measures is None:
         raise ModelError(
             "a model of others does not say what it can do",
             where=str(folder),
             mend="Say --measure captioning or filtering.",
         )
-    if wrong := [measure for measure in asked.measures or () if measure not in can]:
+    if wrong := [measure for measure in asked.measures or () if measure not in (*can, "labels")]:
         raise ModelError(
             f"this model cannot do {', '.join(wrong)}", where=str(folder), mend=f"It can do {', '.join(can)}."
         )
-    return asked.measures or can
+    measures = asked.measures or can
+    return measures if asked.labels is None or "labels" in measures else (*measures, "labels")
 
 
 def _captioning(folder: Path, items: Sequence[Referenced], asked: Asked) -> dict[str, Any]:
@@ -128,9 +137,24 @@ def _filtering(folder: Path, items: Sequence[Referenced], asked: Asked) -> dict[
         seed=asked.seed,
         batch_size=asked.batch_size,
     )
-    thresholds = THRESHOLDS if found.true[0].itm is not None else tuple(2 * t - 1 for t in THRESHOLDS)
-    rows = [asdict(row) for row in found.operating(thresholds)]
+    rows = [asdict(row) for row in found.operating(_thresholds(found.true[0]))]
     return {"filtering": {**asdict(found.separation()), "histogram": asdict(found.histogram()), "thresholds": rows}}
+
+
+def _thresholds(score: Score) -> tuple[float, ...]:
+    """Of P(match), or of the cosine where the filter knows no P(match)."""
+    return THRESHOLDS if score.itm is not None else tuple(2 * t - 1 for t in THRESHOLDS)
+
+
+def _labels(folder: Path, items: Sequence[Referenced], asked: Asked) -> dict[str, Any]:
+    table = read_labels(asked.labels or "")
+    judge = open_filter(folder, device=asked.device, dtype=torch.float32)
+    found = scored(judge, items, table, batch_size=asked.batch_size)
+    sets = labelled(found, _thresholds(found[0].score), seed=asked.seed)
+    return {
+        "labels": {"not_found": len(table) - len(found), "sets": {name: asdict(own) for name, own in sets.items()}},
+        "judgements": [{**asdict(pair.label), **asdict(pair.score)} for pair in found],
+    }
 
 
 def _retrieval(folder: Path, items: Sequence[Referenced], asked: Asked) -> dict[str, Any]:
@@ -145,15 +169,21 @@ _MEASURE: dict[Measure, Callable[[Path, Sequence[Referenced], Asked], dict[str, 
     "captioning": _captioning,
     "filtering": _filtering,
     "retrieval": _retrieval,
+    "labels": _labels,
 }
+
+
+ROWS = ("captions", "judgements")
+"""What is told row by row, and gets files of its own."""
 
 
 class Results:
     """A folder of figures that grows measure by measure.
 
-    Holds ``evaluation.json``, ``captions.jsonl`` if there are captions, and for a filter the plots ``scores.png`` and
-    ``thresholds.png`` where matplotlib is installed. What an earlier evaluation left there under these names goes when
-    the first figures of this one come, so that figures of two are never side by side.
+    Holds ``evaluation.json``, ``captions.jsonl`` if there are captions, ``judgements.jsonl`` if there are labels, and
+    for a filter the plots ``scores.png`` and ``thresholds.png`` where matplotlib is installed. What an earlier
+    evaluation left there under these names goes when the first figures of this one come, so that figures of two are
+    never side by side.
     """
 
     def __init__(self, out: Path) -> None:
@@ -173,17 +203,18 @@ class Results:
         try:
             if not self.files:
                 self.out.mkdir(parents=True, exist_ok=True)
-                for name in ("evaluation.json", "captions.jsonl", *_PLOTS):
+                for name in ("evaluation.json", *(f"{name}.jsonl" for name in ROWS), *_PLOTS):
                     (self.out / name).unlink(missing_ok=True)
-            if "captions" in told:
-                lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in told["captions"]]
-                self._add("captions.jsonl", lambda file: file.write_text("".join(lines), encoding="utf-8"))
+            for name in ROWS:
+                if name in told:
+                    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in told[name])
+                    self._add(f"{name}.jsonl", partial(_write_text, text))
             if "filtering" in told:
                 for name, draw in _PLOTS.items():
                     if figure := _figure(draw, told["filtering"]):
                         self._add(name, partial(figure.savefig, dpi=120, format="png"))
-            text = json.dumps({name: value for name, value in told.items() if name != "captions"}, indent=1) + "\n"
-            self._add("evaluation.json", lambda file: file.write_text(text, encoding="utf-8"), again=True)
+            text = json.dumps({name: value for name, value in told.items() if name not in ROWS}, indent=1) + "\n"
+            self._add("evaluation.json", partial(_write_text, text), again=True)
         except OSError as error:
             raise DestinationError(
                 f"cannot be written to: {error}", where=str(self.out), mend="Name another folder, or make room."
@@ -198,6 +229,10 @@ class Results:
         temporary.replace(file)
         if file not in self.files:
             self.files.append(file)
+
+
+def _write_text(text: str, file: Path) -> None:
+    file.write_text(text, encoding="utf-8")
 
 
 def _figure(draw: Callable[[Any, dict[str, Any]], None], told: dict[str, Any]) -> Any:

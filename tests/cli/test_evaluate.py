@@ -163,3 +163,37 @@ def test_a_captioner_writes_by_the_decoding_that_is_asked_for(capfilt, models, s
         assert said.code == 0, said.err
         written[decoding] = (tmp_path / decoding / "captions.jsonl").read_text()
     assert written["greedy"] != written["nucleus"]
+
+
+def test_a_filter_is_measured_on_pairs_that_someone_judged(capfilt, models, shape_shard, tmp_path):
+    lines = ["id,text,label,set", *(f"{i},a red circle,{('right', 'wrong')[i % 2]},shapes" for i in range(12))]
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, "9999,a red circle,right,shapes"]) + "\n")
+    asked = ("--labels", tmp_path / "labels.csv", "--limit", "12", "--out", tmp_path / "out")
+    said = capfilt("evaluate", models / "filter", shape_shard, "--measure", "labels", *asked)
+    assert said.code == 0, said.err
+    assert "shapes" in said.out
+    assert "1 labels are of pictures that are not in the data" in said.out
+    told = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert "filtering" not in told
+    own = told["labels"]["sets"]["shapes"]
+    assert (own["right"], own["wrong"], told["labels"]["not_found"]) == (6, 6, 1)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "judgements.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == [str(i) for i in range(12)]
+    right, wrong = ([row["itm"] for row in rows if row["label"] == label] for label in ("right", "wrong"))
+    above = sum((r > w) + (r == w) / 2 for r in right for w in wrong) / 36
+    assert own["auc_itm"]["value"] == pytest.approx(above)
+    both = capfilt("evaluate", models / "filter", shape_shard, "--measure", "filtering", *asked, "--json")
+    assert {"filtering", "labels"} <= json.loads(both.out).keys()
+    assert "judgements" not in json.loads(both.out)
+
+
+def test_labels_need_a_filter_and_a_table(capfilt, models, shape_shard, tmp_path):
+    (tmp_path / "labels.csv").write_text("id,text,label\n0,a circle,good\n")
+    said = capfilt("evaluate", models / "captioner", shape_shard, "--labels", tmp_path / "labels.csv")
+    assert (said.code, "judges nothing" in said.err) == (2, True)
+    said = capfilt("evaluate", models / "filter", shape_shard, "--measure", "labels")
+    assert (said.code, "--labels FILE" in said.err) == (2, True)
+    said = capfilt(
+        "evaluate", models / "filter", shape_shard, "--measure", "labels", "--labels", tmp_path / "labels.csv"
+    )
+    assert (said.code, "line 2" in said.err) == (2, True)
