@@ -18,6 +18,7 @@ from capfilt.cli import (
     bootstrap,
     catalogue,
     corpora,
+    doctor,
     evaluate,
     inspect,
     jobs,
@@ -41,8 +42,8 @@ Start with: capfilt quickstart
 """
 
 EPILOG = (
-    "Exit codes: 0 done; 1 unexpected, or verify found damage; 2 a mistake you can mend (two lines on stderr "
-    "say how); 130 interrupted (run the same command again to continue)."
+    "Exit codes: 0 done; 1 unexpected, or verify or doctor found something broken; 2 a mistake you can mend (two "
+    "lines on stderr say how); 130 interrupted (run the same command again to continue)."
 )
 
 app = typer.Typer(
@@ -73,6 +74,7 @@ def root(
 
 app.command("bootstrap", epilog=EPILOG)(bootstrap.command)
 app.command("inspect", epilog=EPILOG)(inspect.command)
+app.command("doctor", epilog=EPILOG)(doctor.command)
 app.command("preview", epilog=EPILOG)(preview.command)
 app.command("quickstart", epilog=EPILOG)(quickstart.command)
 app.command("pretrain", epilog=EPILOG)(train.pretrain)
