@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from capfilt.errors import CapfiltError, RecipeError
 from capfilt.service.config import ServiceConfig
+from capfilt.service.described import OPEN
 from capfilt.service.problems import Refusal
 
 PREFIX = "capfilt_"
-_OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/"})
 T = TypeVar("T", bound=BaseModel)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -116,7 +116,7 @@ class Access:
         """
         if self.anonymous is not None:
             return self.anonymous
-        if path in _OPEN:
+        if path in OPEN:
             return None
         scheme, _, token = (authorization or "").partition(" ")
         caller = self.callers.get(_digest(token.strip())) if scheme.lower() == "bearer" else None

@@ -18,6 +18,7 @@ from capfilt.errors import CapfiltError
 from capfilt.service import problems
 from capfilt.service.access import Access, Role, allowed
 from capfilt.service.config import ServiceConfig
+from capfilt.service.described import describe
 from capfilt.service.edge import Edge
 from capfilt.service.jobs.desk import Desk
 from capfilt.service.jobs.launch import launcher
@@ -143,6 +144,7 @@ def build_app(config: ServiceConfig, models: Callable[[ServiceConfig], Models]) 
     _watching(app, service)
     _asking(app, service)
     app.include_router(router(service.need_desk, config.jobs.poll_s))
+    describe(app)
     app.add_middleware(
         Edge,
         limits=config.limits,

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from capfilt.errors import CapfiltError, DestinationError, EngineError, ModelError
+from capfilt.service.described import methods
 from capfilt.service.wire import Problem
 
 _log = logging.getLogger(__name__)
@@ -97,9 +98,13 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse(problem.model_dump(), 422)
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 as it was registered
-    return JSONResponse(Problem(what=str(error.detail)).model_dump(), error.status_code, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        # The framework names the methods of the first route at this path alone.
+        headers |= methods(request.app, request.url.path)
+    return JSONResponse(Problem(what=str(error.detail)).model_dump(), error.status_code, headers=headers)
 
 
 def fault() -> JSONResponse:

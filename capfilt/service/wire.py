@@ -6,7 +6,7 @@ knows no server.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,8 +31,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _either(one: str, other: str) -> dict[str, Any]:
+    return {"required": [one], "properties": {one: {"type": "string"}, other: {"type": "null"}}}
+
+
 class Picture(Strict):
     """A picture, in the request or at an address."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_either("image", "url"), _either("url", "image")]})
 
     image: str | None = Field(None, description="The encoded picture (JPEG, PNG, WebP, GIF, BMP, TIFF) in base64.")
     url: str | None = Field(None, max_length=MAX_URL, description="Where the picture is, http or https, public.")

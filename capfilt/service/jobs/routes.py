@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 
 from capfilt.service.access import Caller, Role, allowed
 from capfilt.service.jobs.desk import Desk, shown
-from capfilt.service.jobs.wire import ACTIVE, Audit, Audited, Job, JobRequest, Jobs, RetryRequest, State
+from capfilt.service.jobs.wire import ACTIVE, Audit, Audited, AuditPage, Job, JobRequest, Jobs, Page, RetryRequest
 from capfilt.service.problems import Refusal, responses
 
 STREAMS = 200
@@ -43,16 +43,11 @@ def router(desk_of: Callable[[], Desk], poll_s: float) -> APIRouter:
 
 def _reading(routes: APIRouter, desk_of: Callable[[], Desk]) -> None:
     @routes.get("/jobs", responses=responses(401, 403, 422, 503))
-    def listed(
-        caller: Sees,
-        state: State | None = None,
-        before: Annotated[str | None, Query(pattern=r"^[0-9a-f]{16}$")] = None,
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    ) -> Jobs:
+    def listed(caller: Sees, asked: Annotated[Page, Query()]) -> Jobs:
         """Jobs, the newest first: one's own, or with the role `watch` everybody's."""
         owner = None if caller.may(Role.WATCH) else caller.name
-        rows = desk_of().store.list(owner, state, before, limit)
-        return Jobs(jobs=[shown(row) for row in rows], next=rows[-1].id if len(rows) == limit else None)
+        rows = desk_of().store.list(owner, asked.state, asked.before, asked.limit)
+        return Jobs(jobs=[shown(row) for row in rows], next=rows[-1].id if len(rows) == asked.limit else None)
 
     @routes.get("/jobs/{id}", responses=_READ)
     def job(request: Request, caller: Sees, id: JobId) -> Job:  # noqa: A002 the path's own name
@@ -60,11 +55,11 @@ def _reading(routes: APIRouter, desk_of: Callable[[], Desk]) -> None:
         request.state.job = id
         return shown(desk_of().find(caller, id))
 
-    @routes.get("/jobs/{id}/log", response_class=PlainTextResponse, responses=_READ)
-    def log(caller: Sees, id: JobId) -> str:  # noqa: A002
+    @routes.get("/jobs/{id}/log", response_class=Response, responses={**_READ, 200: _content("text/plain")})
+    def log(caller: Sees, id: JobId) -> PlainTextResponse:  # noqa: A002
         """The end of what its last attempt wrote: JSON lines, and tracebacks."""
         desk = desk_of()
-        return desk.log(desk.find(caller, id))
+        return PlainTextResponse(desk.log(desk.find(caller, id)))
 
     @routes.get("/jobs/{id}/manifest", response_class=Response, responses={**_READ, 200: _content("application/json")})
     def manifest(caller: Sees, id: JobId) -> Response:  # noqa: A002
@@ -73,7 +68,7 @@ def _reading(routes: APIRouter, desk_of: Callable[[], Desk]) -> None:
         data = desk.written(desk.find(caller, id), "manifest.json")
         return Response(data, media_type="application/json")
 
-    @routes.get("/jobs/{id}/report", response_class=HTMLResponse, responses=_READ)
+    @routes.get("/jobs/{id}/report", response_class=Response, responses={**_READ, 200: _content("text/html")})
     def report(caller: Sees, id: JobId) -> HTMLResponse:  # noqa: A002
         """What happened, as a page."""
         desk = desk_of()
@@ -82,11 +77,9 @@ def _reading(routes: APIRouter, desk_of: Callable[[], Desk]) -> None:
         return HTMLResponse(data, headers={"Content-Security-Policy": "sandbox allow-scripts"})
 
     @routes.get("/audit", responses=responses(401, 403, 422, 503))
-    def audit(
-        _: Annotated[Caller, Depends(allowed(Role.ADMIN))], limit: Annotated[int, Query(ge=1, le=1000)] = 100
-    ) -> Audit:
+    def audit(_: Annotated[Caller, Depends(allowed(Role.ADMIN))], asked: Annotated[AuditPage, Query()]) -> Audit:
         """Who submitted, cancelled and retried what, and what was refused; the newest first."""
-        return Audit(entries=[Audited.model_validate(dict(entry)) for entry in desk_of().store.audited(limit)])
+        return Audit(entries=[Audited.model_validate(dict(entry)) for entry in desk_of().store.audited(asked.limit)])
 
 
 def _changing(routes: APIRouter, desk_of: Callable[[], Desk]) -> None:

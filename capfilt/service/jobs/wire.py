@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from capfilt.service.wire import Strict
 
@@ -44,6 +44,24 @@ class RetryRequest(Strict):
     reasons: list[Reason] = Field(
         default_factory=list, max_length=32, description="Reasons whose rows are tried again."
     )
+
+
+class Page(BaseModel):
+    """Which jobs are asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: State | None = None
+    before: str | None = Field(None, pattern=r"^[0-9a-f]{16}$", description="Those made before this one.")
+    limit: int = Field(50, ge=1, le=200)
+
+
+class AuditPage(BaseModel):
+    """How many lines of the audit log are asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1000)
 
 
 class Progress(BaseModel):
