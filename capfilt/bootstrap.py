@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from capfilt.catalog import MODEL_FILE, model_folder
-from capfilt.errors import DestinationError, ModelError, RecipeError
+from capfilt.errors import DestinationError, ModelError, RecipeError, meant
 from capfilt.flow.config import RunConfig
 from capfilt.flow.local import run_local
 from capfilt.flow.pace import Pace
@@ -235,7 +235,7 @@ def _check_reasons(retry: Sequence[str]) -> None:
             raise RecipeError(
                 f"{reason!r} is no reason that another try could take away",
                 where="--retry",
-                mend=f"Use some of: {', '.join(RETRIED)}.",
+                mend=f"{meant(reason, RETRIED)}Use some of: {', '.join(RETRIED)}.",
             )
 
 

@@ -6,10 +6,9 @@ In a checkout ``models/`` and ``pipelines/`` stand beside the package; a wheel c
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from capfilt.errors import ModelError, RecipeError
+from capfilt.errors import ModelError, RecipeError, meant
 
 _PACKAGE = Path(__file__).resolve().parent
 MODEL_FILE = "model.yaml"
@@ -95,6 +94,4 @@ def _inside(root: Path, name: str) -> Path | None:
 
 
 def _mend(wanted: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(wanted, names, n=1)
-    meant = f"Did you mean {close[0]}? " if close else ""
-    return f"{meant}The catalogue has: {', '.join(names) or 'nothing'}. Or give a path."
+    return f"{meant(wanted, names)}The catalogue has: {', '.join(names) or 'nothing'}. Or give a path."

@@ -15,6 +15,9 @@ nothing of how errors are shown; ``cli`` does that.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class CapfiltError(Exception):
     """A mistake that a user can mend.
@@ -81,3 +84,16 @@ def require_within(field: str, value: float, low: float, high: float) -> None:
     """
     if not low <= value <= high:
         raise RecipeError(f"{value} is not within [{low:g}, {high:g}]", where=field, mend="Give a value in that range.")
+
+
+def meant(wanted: str, names: Iterable[str], *, before: str = "") -> str:
+    """``"Did you mean NAME? "``, of the name that is nearest to a misspelt one; empty where none is near.
+
+    Args:
+        wanted: what was written.
+        names: what could have been.
+        before: stands before the name that is told, as the section of a field.
+    """
+    cased = {name.casefold(): name for name in names}
+    close = difflib.get_close_matches(wanted.casefold(), cased, n=1)
+    return f"Did you mean {before}{cased[close[0]]}? " if close else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -17,12 +18,14 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from capfilt.errors import DestinationError, SourceError
+from capfilt.errors import DestinationError, SourceError, meant
 
 _CHUNK = 1 << 20
 _WHOLE_BYTES = 16 << 20
 _PIECES = 64
 _PIECE_BYTES = 16 << 10
+_BESIDE = 1000
+"""Names beside a misspelt one that are looked through."""
 
 
 def open_read(url: str, *, decompress: bool = False) -> BinaryIO:
@@ -86,6 +89,19 @@ def _unpacked(stream: Any, raw: BinaryIO) -> BinaryIO:
     return cast("BinaryIO", io.BufferedReader(_Unpacked(stream, raw), _CHUNK))
 
 
+def _nearest(path: Path) -> str:
+    """What a path with a misspelt piece may mean, by the names beside the first one that is not there."""
+    standing = next((folder for folder in path.parents if folder.is_dir()), None)
+    if standing is None:
+        return ""
+    wrong, *_ = path.relative_to(standing).parts
+    try:
+        names = [file.name for file in islice(standing.iterdir(), _BESIDE)]
+    except OSError:
+        return ""
+    return meant(wrong, names, before="" if standing == Path() else f"{standing}/")
+
+
 def expand(url: str) -> list[str]:
     """The files behind one file, a folder (and its folders) or a glob, as sorted paths or URLs.
 
@@ -103,7 +119,8 @@ def expand(url: str) -> list[str]:
     elif any(char in path for char in "*?["):
         found = _globbed(fs, path)
     else:
-        raise SourceError("there is no such file or folder", where=url, mend="Check the path.")
+        near = _nearest(Path(path if "://" in url else url).expanduser()) if isinstance(fs, LocalFileSystem) else ""
+        raise SourceError("there is no such file or folder", where=url, mend=f"{near}Check the path.")
     if not found:
         raise SourceError("no files are there", where=url, mend="Check the folder or the pattern.")
     if isinstance(fs, LocalFileSystem):

@@ -7,7 +7,6 @@ with errors that name the field. Knows YAML and types; runs nothing and loads ne
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 import typing
@@ -21,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from capfilt.catalog import recipe_file
-from capfilt.errors import RecipeError
+from capfilt.errors import RecipeError, meant
 from capfilt.fetch.config import FetchConfig
 from capfilt.flow.config import PlanConfig
 from capfilt.shards.commit import SinkConfig
@@ -314,6 +313,8 @@ def _problem(cls: type, detail: ErrorDetails) -> _Problem:
     expected = _EXPECTED.get(kind, "")
     if kind == "literal_error":
         expected = f"one of {detail['ctx']['expected'].replace(' or ', ', ')}"
+        near = meant(str(detail["input"]), re.findall("'([^']+)'", expected))
+        return _Problem(name, f"{detail['input']!r} is not {expected}", f"{near}Give {expected}.")
     if not expected:
         return _Problem(name, f"{detail['msg']}, not {detail['input']!r}", "")
     return _Problem(name, f"{detail['input']!r} is not {expected}", f"Give {expected}.")
@@ -329,6 +330,5 @@ def _section(cls: type, path: Sequence[str]) -> type:
 def _nearest(section: type, path: Sequence[str]) -> str:
     names = [f.name for f in dataclasses.fields(section)]
     prefix = ".".join([*path[:-1], ""])
-    close = difflib.get_close_matches(path[-1], names, n=1)
-    meant = f"Did you mean {prefix}{close[0]}? " if close else ""
-    return f"{meant}The fields{f' of {prefix[:-1]}' if prefix else ''} are {', '.join(names)}."
+    close = meant(path[-1], names, before=prefix)
+    return f"{close}The fields{f' of {prefix[:-1]}' if prefix else ''} are {', '.join(names)}."

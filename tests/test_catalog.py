@@ -100,3 +100,14 @@ def test_the_papers_sizes_are_in_the_catalogue_and_can_be_built(name, image, tex
     counts = [sum(p.numel() for p in part.parameters()) for part in (med.vision, med.text)]
     assert counts == [pytest.approx(image, rel=0.01), pytest.approx(text, rel=0.01)]
     assert (med.tokenizer.dec, med.tokenizer.enc, med.tokenizer.sep) == (30522, 30523, 102)
+
+
+@pytest.mark.parametrize("name", [name for name in catalog.recipes() if "/" not in name and "sample" not in name])
+def test_the_recipe_of_each_training_names_a_model_with_words(name):
+    import yaml
+
+    from capfilt.med.tokenizer import vocabulary
+
+    recipe = yaml.safe_load(catalog.recipe_file(name).read_text())
+    model = recipe.get("model") if "task" in recipe else None
+    assert model is None or vocabulary(catalog.model_folder(model)).is_file()

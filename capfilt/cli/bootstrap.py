@@ -13,6 +13,7 @@ import typer
 
 from capfilt.cli import summary
 from capfilt.cli.errors import UsageError
+from capfilt.cli.live import watching
 from capfilt.cli.options import (
     QuietOption,
     RecipeOption,
@@ -22,11 +23,9 @@ from capfilt.cli.options import (
     VerboseOption,
     WorkersOption,
 )
-from capfilt.cli.terminal import meter
 
 if TYPE_CHECKING:
-    from capfilt.bootstrap import Progress, Result
-    from capfilt.cli.terminal import Meter
+    from capfilt.bootstrap import Result
     from capfilt.recipe import Recipe
 
 _REASONS = {"timeout": "timed_out", "not_found": "http_status"}
@@ -112,13 +111,13 @@ def run(
     from capfilt.flow.config import RunConfig
 
     config = RunConfig(runner="local" if runner is Runner.LOCAL else "ray", workers=workers, verbose=verbose)
-    with meter("parts", quiet=quiet or dry_run) as progress:
+    with watching(quiet=quiet or dry_run) as tell:
         return bootstrap(
             source or recipe.source,
             dest,
             recipe=recipe,
             run=config,
-            on_progress=lambda now: _tell(progress, now),
+            on_progress=tell,
             dry_run=dry_run,
             retry=retry,
             with_changes=with_changes,
@@ -151,10 +150,3 @@ def places(result: Result) -> None:
 def _json(result: Result) -> dict[str, Any]:
     pace = result.pace.to_json() if result.pace.stages else None
     return {"dest": result.dest, "plan": result.plan, "manifest": result.manifest, "pace": pace}
-
-
-def _tell(progress: Meter, now: Progress) -> None:
-    rows, kept = now.tally.rows, now.tally.kept
-    rate = now.pace.steady
-    fast = "" if rate is None else f", {rate:.3g} images/s, {now.pace.limits} limits"
-    progress.update(now.done, now.total, f"{rows:,} rows, {kept:,} kept{fast}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from capfilt.cli.help import epilog
 from capfilt.cli.options import HELP_NAMES
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def corpora() -> None:
     """Build the corpora that the embedded model is trained on."""
 
 
-@app.command("build")
+@app.command("build", epilog=epilog("corpora build"))
 def build(
     dest: Annotated[str, typer.Argument(metavar="DEST", help="Folder for the shards and their splits.")],
     cache: Annotated[
@@ -39,13 +40,15 @@ def build(
     build_corpora(dest, cache=cache)
 
 
-@app.command("train")
+@app.command("train", epilog=epilog("corpora train"))
 def train(
     shards: Annotated[str, typer.Argument(metavar="SHARDS", help="What `capfilt corpora build` wrote.")],
     work: Annotated[str, typer.Argument(metavar="WORK", help="Folder of the training runs.")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Model folder to write, e.g. models/med-mini.")],
 ) -> None:
-    """Make the embedded model: pretrain, finetune captioner and filter, measure on what was held out.
+    """Train the embedded model.
+
+    Pretrain, finetune captioner and filter, measure on what was held out.
 
     Each run goes on where it stopped. Hours on two cores.
     """

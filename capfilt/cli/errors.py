@@ -5,12 +5,13 @@ Knows the error tree and the terminal's stderr; knows no command.
 
 from __future__ import annotations
 
+import re
 import sys
 from enum import IntEnum
 
 import typer
 
-from capfilt.errors import CapfiltError
+from capfilt.errors import CapfiltError, meant
 
 FAULT = "unexpected: this is a fault of capfilt, not yours; please report it with the lines above."
 INTERRUPTED = "interrupted: what was committed stays; run the same command again to continue."
@@ -37,8 +38,26 @@ def two_lines(error: CapfiltError) -> str:
 
 def usage_lines(error: Exception, command: str) -> str:
     """The same two lines for an unknown option, a missing argument and the like."""
-    worded = getattr(error, "format_message", error.__str__)
-    return f"error: {_one_line(worded())}\n  mend: Run `{command} --help` to see what it takes."
+    message = str(getattr(error, "message", "")) or str(error)
+    if not hasattr(error, "possibilities"):
+        # With the name of the argument or option; an unknown option's own words list all that is remotely like it.
+        message = getattr(error, "format_message", error.__str__)()
+    # The parser's own guess is not always made, and is told with the mend here.
+    message = _one_line(message).partition(" Did you mean")[0].replace("Value error, ", "")
+    return f"error: {message}\n  mend: {_near(error, message)}Run `{command} --help` to see what it takes."
+
+
+def _near(error: Exception, message: str) -> str:
+    """The command, option or value that is nearest to what was written."""
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command", None)
+    if unknown := re.search(r"No such command '([^']*)'", message):
+        return meant(unknown[1], getattr(command, "commands", {}))
+    if unknown := re.search(r"No such option:? '?(-[^\s']*)", message):
+        return meant(unknown[1], [name for param in getattr(command, "params", ()) for name in param.opts])
+    if choice := re.search(r"'([^']*)' is not one of (.*)", message):
+        return meant(choice[1], re.findall("'([^']*)'", choice[2]))
+    return ""
 
 
 def say(text: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from capfilt.cli import completing
 from capfilt.cli.options import QuietOption
 from capfilt.cli.terminal import table
 from capfilt.errors import DestinationError
@@ -39,7 +40,12 @@ class Decoding(StrEnum):
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of `capfilt models`, or a model folder.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A name of `capfilt models`, or a model folder.", autocompletion=completing.models
+        ),
+    ],
     data: Annotated[
         list[str],
         typer.Argument(

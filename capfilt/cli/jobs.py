@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from capfilt.cli.options import HELP_NAMES, QuietOption, RecipeOption, SetOption
+from capfilt.cli.help import epilog
+from capfilt.cli.options import HELP_NAMES, JsonOption, QuietOption, RecipeOption, SetOption
 from capfilt.cli.serve import extra
 from capfilt.cli.terminal import meter, table
 from capfilt.errors import CapfiltError
@@ -30,11 +31,10 @@ TokenOption = Annotated[
     typer.Option("--token-file", metavar="FILE", help="File with the token. Default: the variable CAPFILT_TOKEN."),
 ]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 _SERVER = "http://127.0.0.1:8642"
 
 
-@app.command("submit")
+@app.command("submit", epilog=epilog("jobs submit"))
 def submit(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="As the service sees it: an absolute path or a URL.")],
     dest: Annotated[str, typer.Argument(metavar="DEST", help="As the service sees it: an absolute path or a URL.")],
@@ -60,7 +60,7 @@ def submit(
             typer.echo(job.model_dump_json(indent=1) if as_json else job.id)
 
 
-@app.command("list")
+@app.command("list", epilog=epilog("jobs list"))
 def listed(server: ServerOption = _SERVER, token_file: TokenOption = None, as_json: JsonOption = False) -> None:
     """List jobs, the newest first."""
     with _client(server, token_file) as client:
@@ -71,7 +71,7 @@ def listed(server: ServerOption = _SERVER, token_file: TokenOption = None, as_js
         table("jobs", ["id", "state", "parts", "owner", "dest"], [_line(job) for job in jobs])
 
 
-@app.command("watch")
+@app.command("watch", epilog=epilog("jobs watch"))
 def watch(
     job: JobArgument,
     server: ServerOption = _SERVER,
@@ -84,14 +84,17 @@ def watch(
         _follow(client, job, as_json=as_json, quiet=quiet)
 
 
-@app.command("cancel")
-def cancel(job: JobArgument, server: ServerOption = _SERVER, token_file: TokenOption = None) -> None:
+@app.command("cancel", epilog=epilog("jobs cancel"))
+def cancel(
+    job: JobArgument, server: ServerOption = _SERVER, token_file: TokenOption = None, as_json: JsonOption = False
+) -> None:
     """Ask a job to end; what is committed stays."""
     with _client(server, token_file) as client:
-        typer.echo(client.cancel(job).state)
+        now = client.cancel(job)
+    typer.echo(now.model_dump_json(indent=1) if as_json else now.state)
 
 
-@app.command("retry")
+@app.command("retry", epilog=epilog("jobs retry"))
 def retry(
     job: JobArgument,
     reasons: Annotated[
@@ -100,10 +103,12 @@ def retry(
     ] = "",
     server: ServerOption = _SERVER,
     token_file: TokenOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Queue a job that has ended once more: it goes on where it stopped."""
     with _client(server, token_file) as client:
-        typer.echo(client.retry(job, reasons.replace(",", " ").split()).state)
+        now = client.retry(job, reasons.replace(",", " ").split())
+    typer.echo(now.model_dump_json(indent=1) if as_json else now.state)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from capfilt.cli.errors import ExitCode
-from capfilt.cli.options import QuietOption
+from capfilt.cli.options import JsonOption, QuietOption
 from capfilt.cli.terminal import meter, table
 from capfilt.errors import DestinationError
 
@@ -109,6 +109,7 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Take away what is broken; the next bootstrap does it again.")
     ] = False,
+    as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Check a data set against its books.
@@ -126,12 +127,15 @@ def verify(
             where=store.url,
             mend="Name the DEST of a `capfilt bootstrap` run.",
         )
-    with meter("parts", quiet=quiet) as progress:
-        problems = problems_of(store, on_part=progress.update)
+    with meter("parts", quiet=quiet or as_json) as progress:
+        problems = list(problems_of(store, on_part=progress.update))
+    parts = take_away(store) if problems and repair else []
+    if as_json:
+        typer.echo(json.dumps({"ok": not problems, "problems": problems, "taken_away": parts}, indent=1))
+        raise typer.Exit(ExitCode.UNEXPECTED if problems else ExitCode.OK)
     for problem in problems:
         typer.echo(problem)
     if problems and repair:
-        parts = take_away(store)
         told = f"{len(parts)} part{'s' if len(parts) != 1 else ''}" if parts else "the manifest"
         typer.echo(f"taken away: {told}; the same command as before makes them anew, and nothing else")
     if problems:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -33,6 +33,7 @@ from capfilt.cli import (
     train,
 )
 from capfilt.cli.errors import FAULT, INTERRUPTED, ExitCode, UsageError, say, two_lines, usage_lines
+from capfilt.cli.help import Grouped, epilog
 from capfilt.cli.options import HELP_NAMES
 from capfilt.errors import CapfiltError
 
@@ -41,16 +42,11 @@ HELP = """Turn a scraped, noisy image-text corpus into a clean one, and train th
 Start with: capfilt quickstart
 """
 
-EPILOG = (
-    "Exit codes: 0 done; 1 unexpected, or verify or doctor found something broken; 2 a mistake you can mend (two "
-    "lines on stderr say how); 130 interrupted (run the same command again to continue)."
-)
-
 app = typer.Typer(
     name="capfilt",
     help=HELP,
-    epilog=EPILOG,
-    add_completion=False,
+    epilog=epilog(),
+    cls=Grouped,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings=HELP_NAMES,
@@ -61,6 +57,7 @@ app = typer.Typer(
 def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    all_commands: Annotated[bool, typer.Option("--tree", help="Print all commands with their options.")] = False,
 ) -> None:
     """Options of capfilt itself; without a command, its help."""
     if version:
@@ -68,29 +65,46 @@ def root(
 
         typer.echo(f"capfilt {installed('capfilt')}")
         raise typer.Exit
+    if all_commands:
+        from capfilt.cli.tree import tree
+
+        typer.echo(tree(context.command))
+        raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-app.command("bootstrap", epilog=EPILOG)(bootstrap.command)
-app.command("inspect", epilog=EPILOG)(inspect.command)
-app.command("doctor", epilog=EPILOG)(doctor.command)
-app.command("preview", epilog=EPILOG)(preview.command)
-app.command("quickstart", epilog=EPILOG)(quickstart.command)
-app.command("pretrain", epilog=EPILOG)(train.pretrain)
-app.add_typer(train.finetune, name="finetune")
-app.command("rounds", epilog=EPILOG)(rounds.command)
-app.command("serve", epilog=EPILOG)(serve.command)
-app.command("evaluate", epilog=EPILOG)(evaluate.command)
-app.command("report", epilog=EPILOG)(look.report)
-app.command("refilter", epilog=EPILOG)(refilter.command)
-app.command("dedup", epilog=EPILOG)(look.dedup)
-app.command("verify", epilog=EPILOG)(look.verify)
-app.add_typer(models.app, name="models", epilog=EPILOG)
-app.add_typer(catalogue.recipes, name="recipes")
-app.add_typer(jobs.app, name="jobs", epilog=EPILOG)
-app.add_typer(tokens.app, name="tokens", epilog=EPILOG)
-app.add_typer(corpora.app, name="corpora")
+START, DATA, MODELS = "Start here", "Data sets", "Models"
+SERVICE, SHIPPED = "Service", "What comes along"
+
+
+def _add(heading: str, name: str, what: Callable[..., None], short: str) -> None:
+    app.command(name, short_help=short, epilog=epilog(name), rich_help_panel=heading)(what)
+
+
+def _add_group(heading: str, name: str, group: typer.Typer, short: str) -> None:
+    app.add_typer(group, name=name, cls=Grouped, short_help=short, epilog=epilog(name), rich_help_panel=heading)
+
+
+_add(START, "quickstart", quickstart.command, "Run the bundled sample through the whole loop.")
+_add(START, "doctor", doctor.command, "Check this machine, and say what to mend.")
+_add(START, "inspect", inspect.command, "Show what a source is understood to be.")
+_add(START, "preview", preview.command, "Try a few rows, as a page with a threshold to move.")
+_add(DATA, "bootstrap", bootstrap.command, "Turn a source into a clean, captioned data set.")
+_add(DATA, "verify", look.verify, "Check a data set against its books.")
+_add(DATA, "report", look.report, "Write a data set's report again, and compare thresholds.")
+_add(DATA, "refilter", refilter.command, "Another data set from stored scores, with no model run.")
+_add(DATA, "dedup", look.dedup, "Drop pictures that are there twice, or look alike.")
+_add(MODELS, "pretrain", train.pretrain, "Pretrain a model on shards (ITC, ITM and LM).")
+_add_group(MODELS, "finetune", train.finetune, "Finetune a captioner or a filter on clean pairs.")
+_add(MODELS, "evaluate", evaluate.command, "Measure a model on pictures with references.")
+_add(MODELS, "rounds", rounds.command, "Finetune, bootstrap and pretrain anew, N times.")
+_add_group(MODELS, "models", models.app, "List and show models; BLIP's weights in and out.")
+_add(SERVICE, "serve", serve.command, "Captions, scores, verdicts and jobs over HTTP.")
+_add_group(SERVICE, "jobs", jobs.app, "Jobs of a service: submit, follow, cancel, retry.")
+_add_group(SERVICE, "tokens", tokens.app, "Who may ask a service.")
+_add_group(SHIPPED, "recipes", catalogue.recipes, "List the recipes, or print one to copy.")
+_add_group(SHIPPED, "corpora", corpora.app, "Build the corpora of the embedded model, and train it.")
 
 
 def run() -> NoReturn:

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from capfilt.cli.options import HELP_NAMES
+from capfilt.cli import completing
+from capfilt.cli.help import epilog
+from capfilt.cli.options import HELP_NAMES, JsonOption
 from capfilt.cli.terminal import table
 from capfilt.errors import ModelError
 
 app = typer.Typer(help="List models, show one, import and export released BLIP weights.", context_settings=HELP_NAMES)
 
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A name of the list, or a folder.", autocompletion=completing.models),
+]
 LAYOUTS = ("original", "huggingface")
 
 
 @app.callback(invoke_without_command=True)
-def default(context: typer.Context) -> None:
+def default(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the models of the catalogue. Wherever a model is asked for, a folder does as well as a name."""
     if context.invoked_subcommand is None:
-        list_()
+        list_(as_json)
 
 
-@app.command("list")
-def list_() -> None:
+@app.command("list", epilog=epilog("models list"))
+def list_(as_json: JsonOption = False) -> None:
     """List the models of the catalogue. Wherever a model is asked for, a folder does as well as a name."""
     from capfilt import catalog
     from capfilt.med.config import MEDConfig
 
+    there = {name: catalog.model_folder(name) for name in catalog.models()}
+    if as_json:
+        told = [{"name": name, "folder": str(at), "weights_bytes": _bytes(at)} for name, at in there.items()]
+        typer.echo(json.dumps(told, indent=1))
+        return
     rows = []
-    for name in catalog.models():
-        folder = catalog.model_folder(name)
+    for name, folder in there.items():
         config = MEDConfig.load(folder)
         vision, text = config.vision, config.text
         picture = f"{vision.image_size} px, {vision.width} x {vision.depth}"
@@ -39,9 +51,12 @@ def list_() -> None:
     table("Models", ["name", "vision", "text", "weights"], rows)
 
 
-@app.command("show")
-def show(model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the list, or a folder.")]) -> None:
-    """Show what a model is made of: its architecture, what it holds and how many parameters, part by part."""
+@app.command("show", epilog=epilog("models show"))
+def show(model: ModelArgument, as_json: JsonOption = False) -> None:
+    """Show what a model is made of.
+
+    Its architecture, what it holds, and how many parameters, part by part.
+    """
     import torch
 
     from capfilt import catalog
@@ -66,10 +81,16 @@ def show(model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of t
         ["ITC space", "none" if config.holds == "captioner" else str(config.embed_dim)],
         ["prompt", repr(config.prompt)],
     ]
-    table("Model", ["", ""], rows)
+    parts: dict[str, int] = {}
     if med is not None:
         parts = {name: sum(p.numel() for p in part.parameters()) for name, part in med.named_children()}
-        total = sum(p.numel() for p in med.parameters())
+    total = sum(p.numel() for p in med.parameters()) if med is not None else None
+    if as_json:
+        told = {"folder": str(folder), "weights_bytes": _bytes(folder), "config": dataclasses.asdict(config)}
+        typer.echo(json.dumps(told | {"parameters": parts, "parameters_in_all": total}, indent=1))
+        return
+    table("Model", ["", ""], rows)
+    if total is not None:
         counts = [[name, f"{count:,}"] for name, count in [*parts.items(), ("all", total)]]
         table("Parameters", ["part", "parameters"], counts)
 
@@ -85,7 +106,7 @@ def _weights_file(folder: Path) -> bool:
     return (folder / "model.safetensors").is_file()
 
 
-@app.command("import")
+@app.command("import", epilog=epilog("models import"))
 def import_(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A .pth or folder, a hub id or a URL.")],
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="The model folder to write.")],
@@ -97,7 +118,10 @@ def import_(
     ] = None,
     prompt: Annotated[str, typer.Option("--prompt", help="What its captions begin with.")] = "a picture of ",
 ) -> None:
-    """Write released BLIP weights as a model folder: every weight finds its place, or an error lists what does not."""
+    """Write released BLIP weights as a model folder.
+
+    Every weight finds its place, or an error lists what does not.
+    """
     from capfilt.med import hub
     from capfilt.med.released import import_model
 
@@ -116,14 +140,14 @@ BERT = "google-bert/bert-base-uncased"
 """Whose vocabulary the released weights use; ``.pth`` files come without."""
 
 
-@app.command("export")
+@app.command("export", epilog=epilog("models export"))
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the list, or a folder.")],
+    model: ModelArgument,
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="A .pth file, or a folder for huggingface.")],
     layout: Annotated[str, typer.Option("--layout", help="original or huggingface.")] = "huggingface",
     as_: Annotated[str | None, typer.Option("--as", help="captioner or filter, for huggingface.")] = None,
 ) -> None:
-    """Write a model as Salesforce's code or Hugging Face's transformers reads it."""
+    """Write a model for other code: Salesforce's, or transformers."""
     from capfilt import catalog
     from capfilt.med.model import MED
     from capfilt.med.released import export_huggingface, export_original
@@ -143,6 +167,10 @@ def export(
     typer.echo(f"model  {dest}")
 
 
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
 def _weights(folder: Path) -> str:
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    size = _bytes(folder)
     return f"{size / 1e6:.1f} MB" if size else "none: an architecture to train"

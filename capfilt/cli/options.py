@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from capfilt.cli import completing
+
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
@@ -17,11 +19,37 @@ class Runner(StrEnum):
     LOCAL = "local"
 
 
+_SET = "Sets one field of the recipe; may be repeated."
+
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", metavar="FILE", help="Recipe: a file, or a name of `capfilt recipes`.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE",
+        help="Recipe: a file, or a name of `capfilt recipes`.",
+        autocompletion=completing.recipes,
+    ),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=V", help="Sets one field of the recipe; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=V", help=_SET, autocompletion=completing.fields("capfilt.recipe", "Recipe")),
+]
+TrainSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="A.B=V", help=_SET, autocompletion=completing.fields("capfilt.train.config", "TrainConfig")
+    ),
+]
+# Fields of the rounds' recipe are not completed: its classes load torch, for which nobody waits at a prompt.
+RoundsSetOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=V", help=_SET)]
+ServiceSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="A.B=V",
+        help="Sets one field of the service's settings; may be repeated.",
+        autocompletion=completing.fields("capfilt.service.config", "ServiceConfig"),
+    ),
 ]
 RunnerOption = Annotated[Runner, typer.Option("--runner", help="`ray` joins or starts Ray; `local` does without.")]
 WorkersOption = Annotated[
@@ -35,4 +63,5 @@ TrainWorkersOption = Annotated[
     typer.Option("--workers", metavar="N", min=1, help="Share each batch among N processes, on Ray. Default: no Ray."),
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Ray's own logs too.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and no progress.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

@@ -6,6 +6,7 @@ a small model on the result for a few steps. Every piece is a command of its own
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ import typer
 
 from capfilt.cli import bootstrap, summary, train
 from capfilt.cli.loopback import serving
-from capfilt.cli.options import QuietOption, Runner, RunnerOption, SetOption, VerboseOption, WorkersOption
+from capfilt.cli.options import JsonOption, QuietOption, Runner, RunnerOption, SetOption, VerboseOption, WorkersOption
 from capfilt.errors import SourceError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def command(
     sets: SetOption = None,
     runner: RunnerOption = Runner.RAY,
     workers: WorkersOption = None,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -40,14 +42,20 @@ def command(
     """
     from capfilt import catalog
 
-    data = Path(out) / "data"
+    data, still = Path(out) / "data", quiet or as_json
     sample = catalog.sample()
     with serving(sample, port=_port_of(data)) as base:
-        typer.echo(f"1. Fetch, caption and filter the bundled sample, served at {base}")
-        result = _clean(sample, base, data, sets or [], runner, workers, verbose=verbose, quiet=quiet)
-    _look(result)
-    typer.echo("\n3. Train a small model from scratch on the new shards, for a few steps")
-    trained = train.run("pretrain", TRAINING, [str(data)], str(Path(out) / "model"), _same_size(result), quiet=quiet)
+        if not as_json:
+            typer.echo(f"1. Fetch, caption and filter the bundled sample, served at {base}")
+        result = _clean(sample, base, data, sets or [], runner, workers, verbose=verbose, quiet=still)
+    if not as_json:
+        _look(result)
+        typer.echo("\n3. Train a small model from scratch on the new shards, for a few steps")
+    trained = train.run("pretrain", TRAINING, [str(data)], str(Path(out) / "model"), _same_size(result), quiet=still)
+    if as_json:
+        told = {"dest": result.dest, "manifest": result.manifest, "training": train.to_json(trained)}
+        typer.echo(json.dumps(told, indent=1, sort_keys=True))
+        return
     train.show(trained)
     _next(data, Path(out))
 

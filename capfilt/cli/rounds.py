@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from capfilt.cli.live import line
 from capfilt.cli.options import (
     QuietOption,
     RecipeOption,
+    RoundsSetOption,
     Runner,
     RunnerOption,
-    SetOption,
     VerboseOption,
     WorkersOption,
 )
@@ -39,7 +40,7 @@ def command(
     ],
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder for all rounds and their report.")],
     recipe: RecipeOption = None,
-    sets: SetOption = None,
+    sets: RoundsSetOption = None,
     held_out: Annotated[
         list[str] | None,
         typer.Option("--held-out", metavar="DATA", help="Pairs that each round is measured on; may be repeated."),
@@ -106,7 +107,6 @@ class _Meters:
             losses = "  ".join(f"{name} {value:.3f}" for name, value in told.now.losses.items())
             self.meter.update(told.now.step, told.now.steps, f"{losses}  {told.now.images_per_s:.1f} images/s")
         elif isinstance(told.now, Progress):
-            tally = told.now.tally
-            self.meter.update(told.now.done, told.now.total, f"{tally.rows:,} rows, {tally.kept:,} kept")
+            self.meter.update(told.now.done, told.now.total, line(told.now))
         elif not self.quiet:
             typer.echo(f"{label} {told.now} ...", err=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from capfilt.cli.options import Runner, SetOption, VerboseOption
+from capfilt.cli.options import Runner, ServiceSetOption, VerboseOption
 from capfilt.errors import CapfiltError
 
 
@@ -14,7 +14,7 @@ def command(
     config: Annotated[
         str | None, typer.Option("--config", metavar="FILE", help="Settings of the service, as YAML (docs/service.md).")
     ] = None,
-    sets: SetOption = None,
+    sets: ServiceSetOption = None,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where to listen. Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(metavar="N", help="The port. Default: 8642.")] = None,
     runner: Annotated[

@@ -5,17 +5,20 @@ Knows how a training run is asked for and shown; the run itself is ``capfilt.tra
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from capfilt.cli.help import epilog
 from capfilt.cli.options import (
     HELP_NAMES,
+    JsonOption,
     QuietOption,
     RecipeOption,
-    SetOption,
     StrictOption,
+    TrainSetOption,
     TrainWorkersOption,
     VerboseOption,
 )
@@ -42,9 +45,10 @@ def pretrain(
     data: Data,
     out: Out,
     recipe: RecipeOption = None,
-    sets: SetOption = None,
+    sets: TrainSetOption = None,
     strict: StrictOption = False,
     workers: TrainWorkersOption = None,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -53,50 +57,47 @@ def pretrain(
     Run again with the same OUT, it goes on from its last checkpoint.
     """
     all_sets = _sets(sets, strict=strict)
-    show(run("pretrain", recipe or "pretrain", data, out, all_sets, workers=workers, verbose=verbose, quiet=quiet))
+    still = quiet or as_json
+    done = run("pretrain", recipe or "pretrain", data, out, all_sets, workers=workers, verbose=verbose, quiet=still)
+    show(done, as_json=as_json)
 
 
-@finetune.command("captioner")
+@finetune.command("captioner", epilog=epilog("finetune captioner"))
 def captioner(
     data: Data,
     out: Out,
     recipe: RecipeOption = None,
-    sets: SetOption = None,
+    sets: TrainSetOption = None,
     strict: StrictOption = False,
     workers: TrainWorkersOption = None,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Finetune a captioner on clean pairs (LM)."""
     all_sets = _sets(sets, strict=strict)
-    show(
-        run(
-            "captioner",
-            recipe or "finetune-captioner",
-            data,
-            out,
-            all_sets,
-            workers=workers,
-            verbose=verbose,
-            quiet=quiet,
-        )
-    )
+    still, recipe = quiet or as_json, recipe or "finetune-captioner"
+    done = run("captioner", recipe, data, out, all_sets, workers=workers, verbose=verbose, quiet=still)
+    show(done, as_json=as_json)
 
 
-@finetune.command("filter")
+@finetune.command("filter", epilog=epilog("finetune filter"))
 def filter_(
     data: Data,
     out: Out,
     recipe: RecipeOption = None,
-    sets: SetOption = None,
+    sets: TrainSetOption = None,
     strict: StrictOption = False,
     workers: TrainWorkersOption = None,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Finetune a filter on clean pairs (ITC and ITM)."""
     all_sets = _sets(sets, strict=strict)
-    show(run("filter", recipe or "finetune-filter", data, out, all_sets, workers=workers, verbose=verbose, quiet=quiet))
+    still, recipe = quiet or as_json, recipe or "finetune-filter"
+    done = run("filter", recipe, data, out, all_sets, workers=workers, verbose=verbose, quiet=still)
+    show(done, as_json=as_json)
 
 
 def _sets(sets: list[str] | None, *, strict: bool) -> list[str]:
@@ -135,9 +136,24 @@ def run(
         return train_on_ray(config, settings, lambda report: _tell(progress, report), start)
 
 
-def show(result: TrainResult) -> None:
+def to_json(result: TrainResult) -> dict[str, Any]:
+    """The end of a run, as plain JSON values."""
+    return {
+        "model": str(result.folder),
+        "steps": result.steps,
+        "first_loss": result.first_loss,
+        "last_loss": result.last_loss,
+        "best_step": result.best_step,
+        "skipped": result.skipped,
+    }
+
+
+def show(result: TrainResult, *, as_json: bool = False) -> None:
     """The end of a run, in two lines; of torchrun's processes the first says them."""
     if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        typer.echo(json.dumps(to_json(result), indent=1))
         return
     typer.echo(f"loss   {result.first_loss:.3f} -> {result.last_loss:.3f} in {result.steps} steps")
     if result.skipped:

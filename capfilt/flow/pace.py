@@ -86,11 +86,13 @@ class Pace:
     """GPUs of each of them."""
     stages: Mapping[str, Spent] = field(default_factory=dict)
     """By name of the stage."""
+    parts: int = 0
+    """Parts that are done."""
 
     def plus(self, notes: Mapping[str, Spent], *, wall: float) -> Pace:
         """With one more part."""
         stages = {name: self.stages.get(name, Spent()) + notes.get(name, Spent()) for name in {**self.stages, **notes}}
-        more = replace(self, wall=wall, stages=stages)
+        more = replace(self, wall=wall, stages=stages, parts=self.parts + 1)
         return more if self.first is not None else replace(more, first=wall, first_images=more.images)
 
     @property
@@ -109,6 +111,15 @@ class Pace:
         if self.first is None or self.images == self.first_images or self.wall <= self.first:
             return None
         return (self.images - self.first_images) / (self.wall - self.first)
+
+    def left(self, parts: int) -> float | None:
+        """Seconds that so many further parts will take, at the pace of those since the first; with the first alone
+        at its own, which includes loading the models; None before it."""
+        if self.first is None:
+            return None
+        if self.parts > 1:
+            return parts * (self.wall - self.first) / (self.parts - 1)
+        return parts * max(0.0, self.first - self.ready)
 
     @property
     def busy(self) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from capfilt.captions import clean
-from capfilt.errors import RecipeError, require_within
+from capfilt.errors import RecipeError, meant, require_within
 from capfilt.records import Caption, Origin
 
 Score = Literal["itm", "itc"]
@@ -43,7 +43,8 @@ class Rule:
         unknown = [origin for origin in self.origins if origin not in set(Origin)]
         if unknown or not self.origins:
             what = f"{unknown[0]!r} is no origin of a text" if unknown else "no origin is named"
-            raise RecipeError(what, where="origins", mend=f"Name some of: {', '.join(Origin)}.")
+            near = meant(unknown[0], Origin) if unknown else ""
+            raise RecipeError(what, where="origins", mend=f"{near}Name some of: {', '.join(Origin)}.")
 
     @classmethod
     def of_manifest(cls, manifest: Mapping[str, Any]) -> Rule:

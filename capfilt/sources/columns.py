@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from capfilt.errors import SourceError
+from capfilt.errors import SourceError, meant
 from capfilt.sources.base import SourceConfig
 
 _ALIASES = {
@@ -116,5 +116,5 @@ def _missing(names: Sequence[str], wanted: str, role: str, file: str) -> SourceE
     return SourceError(
         f"it has no {kind} {wanted!r}; its columns are: {listed}",
         where=file,
-        mend=f"Set source.{role}_column to one of them{none}.",
+        mend=f"{meant(wanted, names)}Set source.{role}_column to one of them{none}.",
     )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from capfilt.errors import CapfiltError, RecipeError
+from capfilt.errors import CapfiltError, RecipeError, meant
 from capfilt.recipe import Recipe, load_config, to_json
 from capfilt.service.access import Caller, Role
 from capfilt.service.config import ServiceConfig
@@ -200,7 +200,7 @@ def _check_reasons(reasons: Sequence[str]) -> None:
     for reason in reasons:
         if reason not in RETRIED:
             what = f"{reason[:64]!r} is no reason that another try could take away"
-            raise CapfiltError(what, where="retry", mend=f"Use some of: {', '.join(RETRIED)}.")
+            raise CapfiltError(what, where="retry", mend=f"{meant(reason, RETRIED)}Use some of: {', '.join(RETRIED)}.")
 
 
 def _same(there: Row, digest: str) -> Row:
