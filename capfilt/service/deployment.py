@@ -20,6 +20,8 @@ from ray.serve.exceptions import BackPressureError
 from capfilt.errors import EngineError
 from capfilt.flow.cluster import cores, running
 from capfilt.flow.config import RunConfig
+from capfilt.recipe import load_config
+from capfilt.service.access import Access
 from capfilt.service.app import build_app
 from capfilt.service.config import ServiceConfig
 from capfilt.service.engine import Outcome, Work
@@ -92,6 +94,21 @@ def application(config: ServiceConfig) -> Any:
         max_ongoing_requests=1024,
         graceful_shutdown_timeout_s=10,
     ).bind(models)
+
+
+def built(told: dict[str, str]) -> Any:
+    """What Ray Serve deploys when it is told by a config file of its own, as on Kubernetes: ``import_path:
+    capfilt.service.deployment:built``. The application is to be named :data:`NAME`; host and port are that file's.
+
+    Args:
+        told: under ``config`` the file of settings, which is at the same path on every node.
+
+    Raises:
+        CapfiltError: a setting is wrong, or the tokens cannot be read.
+    """
+    config = load_config(ServiceConfig, told["config"], ())
+    Access.of(config)
+    return application(config)
 
 
 def serve_ray(config: ServiceConfig, *, verbose: bool = False) -> None:
