@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from capfilt.errors import CapfiltError, RecipeError
 from capfilt.service.config import ServiceConfig
 from capfilt.service.described import OPEN
+from capfilt.service.places import check_prefixes
 from capfilt.service.problems import Refusal
 
 PREFIX = "capfilt_"
@@ -95,8 +96,10 @@ class Access:
         """From the tokens of a configuration; without any, everybody on this machine may ask.
 
         Raises:
-            RecipeError: the file cannot be read, or others can reach the service and there are no tokens.
+            RecipeError: the file cannot be read, a prefix is no place, or others can reach the service and there are
+                no tokens.
         """
+        check_prefixes((*config.sources, *config.dests), where="sources and dests")
         if config.tokens is None:
             if not config.loopback:
                 raise RecipeError(
@@ -106,7 +109,10 @@ class Access:
                 )
             me = Caller(name="local", roles=frozenset(Role), sources=config.sources, dests=config.dests)
             return cls(anonymous=me)
-        return cls({token.sha256: _caller(token) for token in read(Path(config.tokens))})
+        tokens = read(Path(config.tokens))
+        for token in tokens:
+            check_prefixes((*token.sources, *token.dests), where=f"{config.tokens}: {token.name}")
+        return cls({token.sha256: _caller(token) for token in tokens})
 
     def identify(self, authorization: str | None, path: str) -> Caller | None:
         """Who speaks; None on the paths that are open to all.
@@ -153,8 +159,9 @@ def new(
     """Adds a token to the file, which is made for its owner alone, and returns it: the only time that it is seen.
 
     Raises:
-        RecipeError: the name is taken or unfit, a role is unknown.
+        RecipeError: the name is taken or unfit, a role is unknown, a prefix is no place.
     """
+    check_prefixes((*sources, *dests), where="the token's prefixes")
     tokens = read(file) if file.exists() else ()
     if any(token.name == name for token in tokens):
         raise RecipeError(f"there is a token of the name {name}", where=str(file), mend="Take another, or revoke it.")

@@ -26,6 +26,7 @@ from capfilt.service.problems import Refusal
 
 _log = logging.getLogger("capfilt.service.requests")
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_PORT = re.compile(r":\d*$")
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "testserver"})
 _HEADERS = {
     "x-content-type-options": "nosniff",
@@ -90,8 +91,8 @@ class Edge:
 
     async def _pass(self, scope: Scope, receive: Receive, answer: _Answer, state: MutableMapping[str, Any]) -> None:
         headers = Headers(scope=scope)
-        if self._local_only and re.sub(r":\d*$", "", headers.get("host", "").lower()) not in _LOCAL_NAMES:
-            raise Refusal(403, "this name is not the service's", where="Host", mend="Ask 127.0.0.1 or localhost.")
+        if self._local_only:
+            _check_local(headers)
         state["caller"] = self._identify(headers.get("authorization"), scope["path"])
         size = self._announced(headers)
         if size != 0 and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -189,6 +190,15 @@ class _Answer:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
         await self._send(message)
+
+
+def _check_local(headers: Headers) -> None:
+    """Refuses a stranger's page that asks in the name of whoever looks at it."""
+    if _PORT.sub("", headers.get("host", "").lower()) not in _LOCAL_NAMES:
+        raise Refusal(403, "this name is not the service's", where="Host", mend="Ask 127.0.0.1 or localhost.")
+    origin = headers.get("origin")
+    if origin is not None and origin.lower() != f"http://{headers['host'].lower()}":
+        raise Refusal(403, "another page asks", where="Origin", mend="Ask from the service's own page.")
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -123,6 +123,9 @@ class Engine:
         except DataError as error:
             done.set_result(Outcome(captions=[], fault=f"Its picture cannot be decoded: {error.what}."))
             return
+        except Exception as error:  # noqa: BLE001 whatever fails here belongs to who waits; nobody else would learn of it
+            done.set_exception(error)
+            return
         # What is waiting needs no bytes any more.
         with self._changed:
             if not self._open:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 from capfilt.catalog import models
-from capfilt.errors import CapfiltError
+from capfilt.errors import CapfiltError, RecipeError
 from capfilt.inputs import expand
 from capfilt.recipe import Recipe
+from capfilt.sources.annotations import VG_PICTURES
 from capfilt.sources.base import SourceConfig
 
 _REMOTE = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>.+)", re.I | re.S)
@@ -24,22 +27,37 @@ class OutsideError(CapfiltError):
     """A place that a token does not open."""
 
 
-def settled(place: str, prefixes: Sequence[str], *, field: str) -> str:
+def settled(place: str, prefixes: Sequence[str], *, field: str, pattern: bool = False) -> str:
     """The place as it really is, if it lies in one of the prefixes.
 
     Args:
-        place: an absolute path, perhaps with a glob, or a URL.
+        place: an absolute path, or a URL.
         prefixes: folders and URLs.
         field: that it stands in, for the error.
+        pattern: whether it may be a glob: then it is settled up to there, and :func:`check_files` looks at what is
+            found.
 
     Raises:
         OutsideError: it lies in none of them, or is written so that it cannot be told.
     """
-    real = _real(place, field)
+    real = _real(place, field, pattern=pattern)
     if not any(_within(real, _real(prefix, field)) for prefix in prefixes):
         mend = f"It opens: {', '.join(prefixes)}." if prefixes else "It opens no place at all; ask the operator."
         raise OutsideError("this token does not open this place", where=field, mend=mend)
     return real
+
+
+def check_prefixes(prefixes: Sequence[str], *, where: str) -> None:
+    """Passes if places can lie in every one of them.
+
+    Raises:
+        RecipeError: one is no absolute path and no URL.
+    """
+    for prefix in prefixes:
+        try:
+            _real(prefix, where)
+        except OutsideError as error:
+            raise RecipeError(error.what, where=where, mend=error.mend) from error
 
 
 def settle_source(source: SourceConfig, prefixes: Sequence[str]) -> SourceConfig:
@@ -52,44 +70,67 @@ def settle_source(source: SourceConfig, prefixes: Sequence[str]) -> SourceConfig
     return SourceConfig(
         **{
             **{name: getattr(source, name) for name in source.__dataclass_fields__},
-            "path": settled(source.path, prefixes, field="source.path"),
+            "path": settled(source.path, prefixes, field="source.path", pattern=True),
             "images": images,
             "also": tuple(settle_source(one, prefixes) for one in source.also),
         }
     )
 
 
-def check_recipe(recipe: Recipe, prefixes: Sequence[str], open_addresses: Sequence[str]) -> None:
-    """Refuses models that lie outside, and addresses that the service itself does not open.
+def settle_recipe(recipe: Recipe, prefixes: Sequence[str], open_addresses: Sequence[str]) -> Recipe:
+    """The recipe with its source and models settled; it opens no address that the service itself does not.
 
     Raises:
         OutsideError: the field, and what it opens.
     """
-    known = {name for model in models() for name in (model, model.partition("/")[0])}
-    for role in ("captioner", "filter"):
-        model: str | None = getattr(recipe.capfilt, role)
-        if model is not None and (model not in known or Path(model).exists()):
-            settled(model, prefixes, field=f"capfilt.{role}")
     closed = set(recipe.fetch.allow_addresses) - set(open_addresses)
     if closed:
         told = ", ".join(sorted(closed))
         mend = "Leave it out, or ask the operator to open it in the service's own settings."
         raise OutsideError(f"the service does not open {told}", where="fetch.allow_addresses", mend=mend)
+    captioner = _model(recipe.capfilt.captioner, prefixes, "capfilt.captioner")
+    judge = _model(recipe.capfilt.filter, prefixes, "capfilt.filter")
+    return replace(
+        recipe,
+        source=settle_source(recipe.source, prefixes),
+        capfilt=replace(recipe.capfilt, captioner=captioner, filter=judge),
+    )
 
 
-def check_files(source: SourceConfig, prefixes: Sequence[str]) -> None:
-    """Refuses a source of which a file leads out of the prefixes by a link; for who is about to read it.
+def _model(model: str | None, prefixes: Sequence[str], field: str) -> str | None:
+    known = {name for there in models() for name in (there, there.partition("/")[0])}
+    # A folder of that name where the service runs would come before the catalogue's.
+    if model is None or (model in known and not Path(model).exists()):
+        return model
+    return settled(model, prefixes, field=field)
+
+
+def check_files(recipe: Recipe, prefixes: Sequence[str]) -> None:
+    """Refuses a source or a model of which a file leads out of the prefixes by a link; for who is about to read it.
 
     Raises:
         OutsideError: names the file.
         SourceError: nothing is there.
     """
-    for one in (source, *source.also):
+    for one in (recipe.source, *recipe.source.also):
         for place in (one.path, one.images):
             if not place or "://" in place:
                 continue
             for name in expand(place):
                 settled(name, prefixes, field=name)
+                for file in _beside(Path(name)):
+                    settled(str(file), prefixes, field=str(file))
+    for model in (recipe.capfilt.captioner, recipe.capfilt.filter):
+        if model is not None and Path(model).is_absolute():
+            for file in Path(model).rglob("*"):
+                settled(str(file), prefixes, field=str(file))
+
+
+def _beside(file: Path) -> list[Path]:
+    """What readers look for beside a file that was named."""
+    ends = (".json", ".parquet", ".txt", "_stats.json")
+    names = [VG_PICTURES, *(f"{file.stem}{end}" for end in ends)]
+    return [there for name in names if (there := file.with_name(name)) != file and there.is_symlink()]
 
 
 def check_dest(dest: str, prefixes: Sequence[str]) -> None:
@@ -112,13 +153,13 @@ def _names_place(images: str) -> bool:
     return bool(images) and not re.match(r"https?://", images, re.I)
 
 
-def _real(place: str, field: str) -> str:
+def _real(place: str, field: str, *, pattern: bool = False) -> str:
     remote = _REMOTE.fullmatch(place)
     if remote and remote["scheme"].lower() in ("file", "local"):
         place, remote = remote["rest"], None
     pieces = re.split(r"[/\\]", place)
     odd = "\0" in place or "::" in place or "\\" in place or any(piece in (".", "..") for piece in pieces)
-    if odd or (remote and not all(remote["rest"].rstrip("/").split("/"))):
+    if odd or (remote and not _plain(remote["rest"])):
         mend = "Write it plainly: without .., ::, backslashes and empty parts."
         raise OutsideError(f"{place[:200]!r} cannot be told to lie anywhere", where=field, mend=mend)
     if remote:
@@ -128,15 +169,24 @@ def _real(place: str, field: str) -> str:
         mend = "Give an absolute path, or a URL such as s3://bucket/folder."
         raise OutsideError(f"{place[:200]!r} is no absolute path", where=field, mend=mend)
     try:
-        # What has a glob in it is settled up to there; the files that it finds are looked at when they are read.
         plain = [*path.parts]
         at = next((i for i, piece in enumerate(plain) if _GLOB.search(piece)), len(plain))
-        if path.exists():
+        if not pattern or path.exists():
             at = len(plain)
         return str(Path(*plain[:at]).resolve().joinpath(*plain[at:]))
     except (OSError, RuntimeError, ValueError) as error:
         mend = "Write it plainly."
         raise OutsideError(f"{place[:200]!r} cannot be resolved", where=field, mend=mend) from error
+
+
+def _plain(rest: str) -> bool:
+    """Whether a server sees the same pieces of an address as are written: none empty, none that a code hides."""
+    while (meant := unquote(rest)) != rest:
+        if meant.count("/") != rest.count("/"):
+            return False
+        rest = meant
+    pieces = rest.rstrip("/").split("/")
+    return "\\" not in rest and all(piece and piece.partition(";")[0] not in (".", "..") for piece in pieces)
 
 
 def _within(real: str, prefix: str) -> bool:

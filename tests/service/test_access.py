@@ -98,6 +98,13 @@ def test_odd_authorization_is_none(guarded, header):
     assert answer.status_code == 401
 
 
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}])
+def test_without_tokens_a_strangers_page_is_refused(service, headers):
+    """A browser would send it in the name of whoever sits at this machine; a POST without a body it asks nobody for."""
+    assert httpx.post(f"{service}/v1/jobs/{ID}/cancel", headers=headers).status_code == 403
+    assert httpx.get(f"{service}/v1/about", headers={"Origin": service}).status_code == 200
+
+
 def test_a_stranger_costs_no_body(guarded):
     """Refused before its body is read."""
     answer = httpx.post(f"{guarded}/v1/score", content=b"x" * 10**6, headers={"Content-Type": "application/json"})

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from capfilt import catalog
@@ -187,21 +189,40 @@ def test_a_link_put_there_after_the_submission_is_not_followed(ask, home):
     (home / "source/late").mkdir()
     before = ask["bob"].post("/v1/jobs", json=job(home, "before", **SLOW)).json()
     made = ask["ann"].post("/v1/jobs", json=job(home, "late", source={"path": f"{home}/source/late"}))
-    assert made.status_code == 201
+    writes = ask["ann"].post("/v1/jobs", json=job(home, "late-out"))
+    assert (made.status_code, writes.status_code) == (201, 201)
     (home / "source/late").rmdir()
     (home / "source/late").symlink_to(home / "secret")
+    (home / "out/late-out").symlink_to(home / "secret")
+    there = sorted((home / "secret").iterdir())
     ask["bob"].post(f"/v1/jobs/{before['id']}/cancel")
-    state = until(ask["ann"], made.json()["id"], ended)
+    for asked in (made, writes):
+        state = until(ask["ann"], asked.json()["id"], ended)
+        assert state["state"] == "failed"
+        assert "does not open" in state["error"]["what"]
+        assert ask["ann"].get(state["links"]["manifest"]).status_code == 404
     (home / "source/late").unlink()
-    assert state["state"] == "failed"
-    assert "does not open" in state["error"]["what"]
+    assert sorted((home / "secret").iterdir()) == there
     assert not (home / "out/late").exists()
+
+
+def test_many_submissions_at_once_are_within_the_quota(ask, home):
+    def submit(number):
+        return ask["bob"].post("/v1/jobs", json=job(home, f"many-{number}", **SLOW))
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(submit, range(12)))
+    assert sorted(answer.status_code for answer in answers) == [201] * 2 + [429] * 10
+    for answer in answers:
+        if answer.status_code == 201:
+            ask["bob"].post(f"/v1/jobs/{answer.json()['id']}/cancel")
+            until(ask["bob"], answer.json()["id"], ended)
 
 
 def test_a_driver_that_is_killed_is_begun_anew_and_goes_on(ask, home):
     made = ask["ann"].post("/v1/jobs", json=job(home, "killed", **SLOW)).json()
     until(ask["ann"], made["id"], begun)
-    os.kill(int((home / f"state/jobs/{made['id']}/pid").read_text()), signal.SIGKILL)
+    os.kill(int((home / f"state/jobs/{made['id']}/lock").read_text()), signal.SIGKILL)
     markers = {file: file.read_bytes() for file in (home / "out/killed/parts").glob("*.json")}
     done = until(ask["ann"], made["id"], ended)
     assert (done["state"], done["attempt"]) == ("done", 2)
@@ -209,9 +230,9 @@ def test_a_driver_that_is_killed_is_begun_anew_and_goes_on(ask, home):
     assert verify(Store(str(home / "out/killed"))) == []
 
 
-def start(home, port):
+def start(home, port, runner="local"):
     command = [SCRIPT, "serve", "--runner", "local", "--port", str(port), "--state", home / "state2", "--source"]
-    command += [home / "source", "--dest", home / "out", "--set", "jobs.runner=local", "--set", "jobs.poll_s=0.1"]
+    command += [home / "source", "--dest", home / "out", "--set", f"jobs.runner={runner}", "--set", "jobs.poll_s=0.1"]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     wait_ready(f"http://127.0.0.1:{port}")
     return process
@@ -248,12 +269,49 @@ def test_server_and_driver_killed_together_go_on(embedded, home):
             made = client.post("/v1/jobs", json=job(home, "both", **SLOW)).json()
             until(client, made["id"], begun)
             server.kill()
-            os.kill(int((home / f"state2/jobs/{made['id']}/pid").read_text()), signal.SIGKILL)
+            os.kill(int((home / f"state2/jobs/{made['id']}/lock").read_text()), signal.SIGKILL)
             server.wait()
             server = start(home, port)
             done = until(client, made["id"], ended)
         assert (done["state"], done["attempt"]) == ("done", 2)
         assert verify(Store(str(home / "out/both"))) == []
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def workers(driver):
+    """The processes of Ray's that work for a driver, its stages among them."""
+    return [
+        process
+        for process in psutil.Process(driver).children(recursive=True)
+        if process.name().startswith("ray::") or (process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"))
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_worker_then_driver_killed_of_a_job_on_ray(embedded, home):
+    """Each costs an attempt (on one machine Ray does not replace a worker), and what was committed stays."""
+    port = free_port()
+    server = start(home, port, "ray")
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            made = client.post("/v1/jobs", json=job(home, "on-ray", **SLOW)).json()
+            until(client, made["id"], begun)
+            driver = int((home / f"state2/jobs/{made['id']}/lock").read_text())
+            (busy,) = [process for process in workers(driver) if "capfilt" in process.cmdline()[0]][:1]
+            busy.kill()
+            before = client.get(f"/v1/jobs/{made['id']}").json()["progress"]["done"]
+            now = until(client, made["id"], lambda now: ended(now) or now["progress"]["done"] > before + 1, 200)
+            assert (now["state"], now["attempt"]) == ("running", 2), now["error"]
+            driver = int((home / f"state2/jobs/{made['id']}/lock").read_text())
+            markers = {file: file.read_bytes() for file in (home / "out/on-ray/parts").glob("*.json")}
+            os.kill(driver, signal.SIGKILL)
+            now = until(client, made["id"], ended, 200)
+        assert (now["state"], now["attempt"]) == ("done", 3), now
+        assert {file: file.read_bytes() for file in markers} == markers
+        assert verify(Store(str(home / "out/on-ray"))) == []
     finally:
         server.terminate()
         server.wait()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from capfilt.errors import CapfiltError, RecipeError, meant
@@ -18,7 +18,7 @@ from capfilt.service.config import ServiceConfig
 from capfilt.service.jobs.launch import Launcher
 from capfilt.service.jobs.store import JobStore, Row, TakenError
 from capfilt.service.jobs.wire import ACTIVE, Job, JobRequest, State
-from capfilt.service.places import OutsideError, check_dest, check_recipe, settle_source, settled
+from capfilt.service.places import OutsideError, check_dest, settle_recipe, settled
 from capfilt.service.problems import Refusal
 from capfilt.stages.retry import RETRIED
 from capfilt.storage import Store
@@ -32,6 +32,8 @@ class Desk:
 
     def __init__(self, config: ServiceConfig, store: JobStore, launcher: Launcher) -> None:
         self._config, self.store, self._launcher = config, store, launcher
+        self._admitting = threading.Lock()
+        """Counting and adding are one step, so that a token's many requests at once are within its quota too."""
 
     def submit(self, caller: Caller, asked: JobRequest, key: str | None, request: str) -> tuple[Row, bool]:
         """The job, and whether it is new; with a key that was used before, the one of then.
@@ -83,13 +85,20 @@ class Desk:
         row = self.find(caller, job, change=True)
         _check_reasons(reasons)
         self._check_places(caller, row)
-        self._check_quota(caller)
         if row.state == State.DONE and not reasons:
             raise Refusal(409, "it is done", mend="Give reasons whose rows are to be tried again.")
         spec = {**row.spec, "retry": list(reasons), "sources": list(caller.sources), "dests": list(caller.dests)}
-        values = {"spec": spec, "state": State.QUEUED, "cancel": False, "first_attempt": row.attempt, "ended": None}
+        values: dict[str, Any] = {
+            "spec": spec,
+            "state": State.QUEUED,
+            "cancel": False,
+            "first_attempt": row.attempt,
+            "ended": None,
+        }
         try:
-            done = self.store.change(job, (State.DONE, State.FAILED, State.CANCELLED), **values, error=None)
+            with self._admitting:
+                self._check_quota(caller)
+                done = self.store.change(job, (State.DONE, State.FAILED, State.CANCELLED), **values, error=None)
         except TakenError:
             raise _taken() from None
         self.store.audit(caller.name, "retry", job, request, "queued" if done else f"it is {row.state}")
@@ -119,9 +128,10 @@ class Desk:
         if key is not None and (there := self.store.by_key(caller.name, key)) is not None:
             return _same(there, digest), False
         spec = self._spec(caller, asked)
-        self._check_quota(caller)
         try:
-            return self.store.add(caller.name, spec, digest, key), True
+            with self._admitting:
+                self._check_quota(caller)
+                return self.store.add(caller.name, spec, digest, key), True
         except TakenError:
             if key is not None and (there := self.store.by_key(caller.name, key)) is not None:
                 return _same(there, digest), False
@@ -135,8 +145,7 @@ class Desk:
         if size > MAX_RECIPE:
             raise RecipeError(f"it has {size:,} bytes", where="recipe", mend=f"At most {MAX_RECIPE:,} are read.")
         recipe = load_config(Recipe, given=_nested(asked.recipe))
-        check_recipe(recipe, caller.sources, self._config.fetch.allow_addresses)
-        recipe = replace(recipe, source=settle_source(recipe.source, caller.sources))
+        recipe = settle_recipe(recipe, caller.sources, self._config.fetch.allow_addresses)
         dest = settled(asked.dest, caller.dests, field="dest")
         check_dest(dest, caller.dests)
         return {
@@ -152,8 +161,7 @@ class Desk:
         """A token may open less than it did."""
         try:
             recipe = load_config(Recipe, given=row.spec["recipe"])
-            check_recipe(recipe, caller.sources, self._config.fetch.allow_addresses)
-            settle_source(recipe.source, caller.sources)
+            settle_recipe(recipe, caller.sources, self._config.fetch.allow_addresses)
             check_dest(row.dest, caller.dests)
         except OutsideError as error:
             raise Refusal(403, error.what, where=error.where, mend=error.mend) from None

@@ -12,14 +12,13 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import replace
 from typing import Any
 
 from capfilt.bootstrap import Progress, bootstrap
-from capfilt.errors import CapfiltError
+from capfilt.errors import CapfiltError, EngineError
 from capfilt.flow.config import RunConfig
 from capfilt.recipe import Recipe, load_config
-from capfilt.service.places import check_dest, check_files, settle_source
+from capfilt.service.places import check_dest, check_files, settle_recipe
 
 VARIABLE = "CAPFILT_JOB"
 LOCK = "CAPFILT_JOB_LOCK"
@@ -34,12 +33,15 @@ def main() -> int:
     lock = os.environ.pop(LOCK, None)
     if lock is not None:
         os.set_inheritable(int(lock), False)  # what this process starts must not seem to be the job
+        os.pwrite(int(lock), b"%d\n" % os.getpid(), 0)  # for a service that died before it could write so
     tell = _Teller(spec["job"], spec["attempt"])
     try:
         tell("begun", pid=os.getpid())
         _run(spec, tell)
     except CapfiltError as error:
-        tell("failed", what=error.what, where=error.where, mend=error.mend)
+        # A worker that Ray lost, memory that ran out: that may pass, a wrong recipe does not.
+        again = isinstance(error, EngineError)
+        tell("failed", what=error.what, where=error.where, mend=error.mend, again=again)
         return MISTAKE
     except KeyboardInterrupt:
         tell("interrupted")
@@ -55,13 +57,13 @@ def main() -> int:
 def _run(spec: dict[str, Any], tell: _Teller) -> None:
     recipe = load_config(Recipe, given=spec["recipe"])
     sources, dests = tuple(spec["sources"]), tuple(spec["dests"])
-    source = settle_source(recipe.source, sources)
-    check_files(source, sources)
+    recipe = settle_recipe(recipe, sources, recipe.fetch.allow_addresses)  # those were looked at when it was submitted
+    check_files(recipe, sources)
     check_dest(spec["dest"], dests)
     bootstrap(
-        source,
+        recipe.source,
         spec["dest"],
-        recipe=replace(recipe, source=source),
+        recipe=recipe,
         run=RunConfig(runner=spec["runner"], workers=spec["workers"]),
         on_progress=_Pace(tell),
         retry=spec["retry"],

@@ -1,7 +1,8 @@
 """Where a job's process runs: on this machine, or by a cluster's Ray Jobs. Both outlive the service.
 
-Whether a job of this machine lives is a lock on a file, which its process inherits and the system takes away with it:
-no number of a process that another may have by now. Knows processes and Ray's client; knows no database.
+Whether a job of this machine lives is a lock on a file, which its process inherits and the system takes away with it.
+The file holds the process's number, which counts only while the lock is held: another may have it by then. Knows
+processes and Ray's client; knows no database.
 """
 
 from __future__ import annotations
@@ -77,10 +78,12 @@ class Processes:
         """See :class:`Launcher`."""
         folder = self._folder / job
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (folder / "lock").open("w") as lock, self._log(job, attempt).open("ab") as log:
+        (folder / "lock").touch()
+        with (folder / "lock").open("r+") as lock, self._log(job, attempt).open("ab") as log:
             if not _locked(lock):
                 return  # an attempt lives
             environment = {**os.environ, VARIABLE: json.dumps(spec), LOCK: str(lock.fileno()), "PYTHONUNBUFFERED": "1"}
+            lock.truncate(0)
             process = subprocess.Popen(  # noqa: S603 our own module; what to do is in the environment
                 [sys.executable, "-m", _MODULE],
                 env=environment,
@@ -90,7 +93,7 @@ class Processes:
                 pass_fds=(lock.fileno(),),
                 start_new_session=True,  # what stops the service does not stop its jobs
             )
-        (folder / "pid").write_text(str(process.pid))
+            os.pwrite(lock.fileno(), b"%d\n" % process.pid, 0)
         _children.append(process)
 
     def look(self, job: str, attempt: int) -> Look:
@@ -104,7 +107,7 @@ class Processes:
         if not self._alive(job):
             return
         try:
-            group = int((self._folder / job / "pid").read_text())
+            group = int((self._folder / job / "lock").read_text())
             os.killpg(group, signal.SIGKILL if hard else signal.SIGTERM)
         except (OSError, ValueError):
             return

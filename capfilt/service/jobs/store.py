@@ -170,7 +170,8 @@ class JobStore:
         if state is not None:
             query = query.where(JOBS.c.state == state)
         if before is not None:
-            query = query.where(JOBS.c.created < sa.select(JOBS.c.created).where(JOBS.c.id == before).scalar_subquery())
+            when = sa.select(JOBS.c.created).where(JOBS.c.id == before).scalar_subquery()
+            query = query.where((JOBS.c.created < when) | ((JOBS.c.created == when) & (JOBS.c.id > before)))
         with self._begin() as connection:
             return [_row(found) for found in connection.execute(query)]
 
@@ -192,14 +193,16 @@ class JobStore:
         with self._begin() as connection:
             return [_row(found) for found in connection.execute(query)]
 
-    def change(self, job: str, expected: Sequence[State], **values: Any) -> bool:
-        """Changes a job that is in one of the expected states; whether it was.
+    def change(self, job: str, expected: Sequence[State], *, at: int | None = None, **values: Any) -> bool:
+        """Changes a job that is in one of the expected states, and at this attempt if one is given; whether it was.
 
         Raises:
             TakenError: another job works at the destination meanwhile.
         """
         told = {name: json.dumps(v) if isinstance(v, dict) else v for name, v in values.items()}
         query = JOBS.update().where(JOBS.c.id == job, JOBS.c.state.in_(expected)).values(**told)
+        if at is not None:
+            query = query.where(JOBS.c.attempt == at)
         try:
             with self._begin() as connection:
                 return bool(connection.execute(query).rowcount)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +55,28 @@ class Supervisor:
             return
         running = self._store.in_state(State.RUNNING)
         for row in running:
-            self._see(row)
+            self._apart(row, self._see)
         free = self._config.at_once - len(running)
         for row in self._store.in_state(State.QUEUED):
             if row.cancel:
                 self._end(row, State.CANCELLED)
             elif free > 0:
                 free -= 1
-                self._begin(row, row.attempt + 1, (State.QUEUED,))
+                self._apart(row, self._begin)
 
-    def _begin(self, row: Row, attempt: int, expected: tuple[State, ...]) -> None:
+    @staticmethod
+    def _apart(row: Row, work: Callable[[Row], None]) -> None:
+        """One job's trouble holds up no other."""
+        try:
+            work(row)
+        except Exception:  # noqa: BLE001 a cluster's or a disk's failure passes; the next look may succeed
+            _log.exception("this job cannot be looked after just now", extra=fields(job=row.id))
+
+    def _begin(self, row: Row) -> None:
         # Written down first: a service that dies here finds an attempt that never lived, and makes the next.
+        attempt = row.attempt + 1
         values = {"state": State.RUNNING, "attempt": attempt, "started": row.started or time.time()}
-        if not self._store.change(row.id, expected, **values):
+        if not self._store.change(row.id, (row.state,), at=row.attempt, **values):
             return
         _log.info("job begun", extra=fields(job=row.id, attempt=attempt, owner=row.owner))
         spec = {**row.spec, "job": row.id, "attempt": attempt, "runner": self._config.runner}
@@ -79,7 +89,7 @@ class Supervisor:
             if event["event"] == "progress":
                 told = {name: event[name] for name in _BOOKS}
                 if told != row.progress:
-                    self._store.change(row.id, (State.RUNNING,), progress=told)
+                    self._store.change(row.id, (State.RUNNING,), at=row.attempt, progress=told)
                     _log.info("job", extra=fields(job=row.id, part=event["part"], parts=event["total"]))
                 break
         if look.alive:
@@ -102,11 +112,13 @@ class Supervisor:
             self._end(row, State.DONE)
         elif row.cancel:
             self._end(row, State.CANCELLED)
-        elif how == "failed":
-            self._end(row, State.FAILED, {name: str(last.get(name, "")) for name in ("what", "where", "mend")})
+        elif how == "failed" and not last.get("again"):
+            self._end(row, State.FAILED, _told(last))
         elif row.attempt - row.first_attempt < self._config.attempts:
             _log.warning("job died, and is begun anew", extra=fields(job=row.id, attempt=row.attempt))
-            self._begin(row, row.attempt + 1, (State.RUNNING,))
+            self._begin(row)
+        elif how == "failed":
+            self._end(row, State.FAILED, _told(last))
         else:
             what = str(last.get("what", "its process died")) if how == "fault" else "its process died"
             mend = "Look at its log. A retry goes on where it stopped."
@@ -115,8 +127,13 @@ class Supervisor:
 
     def _end(self, row: Row, state: State, error: dict[str, Any] | None = None) -> None:
         self._stopping.pop(row.id, None)
-        self._store.change(row.id, (State.QUEUED, State.RUNNING), state=state, ended=time.time(), error=error)
+        if not self._store.change(row.id, (row.state,), at=row.attempt, state=state, ended=time.time(), error=error):
+            return
         _log.info("job ended", extra=fields(job=row.id, state=str(state), **({"error": error} if error else {})))
+
+
+def _told(event: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(event.get(name, "")) for name in ("what", "where", "mend")}
 
 
 def state_folder(config: JobsConfig) -> Path:
