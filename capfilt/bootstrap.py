@@ -28,7 +28,7 @@ from capfilt.med.config import MEDConfig
 from capfilt.recipe import Recipe, load, resolved
 from capfilt.records import Tally
 from capfilt.report.page import write_report
-from capfilt.shards.card import dataset_card
+from capfilt.shards.card import write_cards
 from capfilt.shards.claim import record_changes, recorded_changes
 from capfilt.shards.commit import PartMarker, claim, committed, remove_strangers, write_manifest
 from capfilt.shards.lease import Lease, leased
@@ -283,9 +283,7 @@ def _finish(
         write_manifest(
             store, recipe=books, source=described, models=models, parts_planned=parts, more=told, markers=markers
         )
-    manifest: dict[str, Any] = store.read_json("manifest.json")
-    if anew or not store.exists("README.md"):
-        store.write("README.md", dataset_card(manifest).encode())
+    manifest = write_cards(store, anew=anew)
     if anew or not store.exists("report.html"):
         write_report(store)
     return manifest

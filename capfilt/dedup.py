@@ -20,7 +20,7 @@ from capfilt.errors import DestinationError
 from capfilt.inputs import open_read
 from capfilt.records import Drop, table_of
 from capfilt.report.page import write_report
-from capfilt.shards.card import dataset_card
+from capfilt.shards.card import write_cards
 from capfilt.shards.commit import SinkConfig, commit_part, remove_strangers, write_manifest
 from capfilt.shards.duplicates import Duplicate, Pictures, find
 from capfilt.shards.lease import leased
@@ -123,8 +123,8 @@ def _drop(
     # Also when nothing was found: the run before may have been cut off before it came here.
     told = {name: manifest[name] for name in ("recipe", "source", "models")}
     more = {name: manifest[name] for name in ("changes",) if name in manifest} | {"dedup": {"near": near}}
-    again = write_manifest(store, **told, parts_planned=manifest["parts"], more=more, markers=markers)
-    store.write("README.md", dataset_card(again).encode())
+    write_manifest(store, **told, parts_planned=manifest["parts"], more=more, markers=markers)
+    write_cards(store, anew=True)
     write_report(store)
 
 

@@ -20,7 +20,7 @@ from capfilt.errors import DestinationError, RecipeError, SourceError
 from capfilt.inputs import open_read
 from capfilt.records import LEDGER_SCHEMA, Caption, Drop, Origin, Tally, table_of
 from capfilt.report.page import write_report
-from capfilt.shards.card import dataset_card
+from capfilt.shards.card import write_cards
 from capfilt.shards.claim import claim, digest_of
 from capfilt.shards.commit import SinkConfig, commit_part, remove_strangers, write_manifest
 from capfilt.shards.lease import Lease, leased
@@ -357,9 +357,7 @@ def _finish(
             more=more,
             markers=markers,
         )
-    written: dict[str, Any] = new.read_json("manifest.json")
-    if anew or not new.exists("README.md"):
-        new.write("README.md", dataset_card(written).encode())
+    written = write_cards(new, anew=anew)
     if anew or not new.exists("report.html"):
         write_report(new)
     return written

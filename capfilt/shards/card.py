@@ -1,6 +1,6 @@
-"""The data set's card: README.md with the front matter that the Hugging Face Hub reads.
+"""The data set's card: README.md with the front matter that the Hugging Face Hub reads; ``croissant.json`` beside it.
 
-Knows the manifest only.
+Both follow from the manifest alone, so equal manifests give equal bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from typing import Any
 
 import yaml
 
+from capfilt.shards.croissant import LICENCE, NAME, croissant
+from capfilt.storage import Store
+
 _SIZES = [
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -18,7 +21,23 @@ _SIZES = [
     (10_000_000, "1M<n<10M"),
 ]
 _SIZES += [(100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"), (10_000_000_000, "1B<n<10B")]
+_FILES = 20
+"""So many of the source's files are listed."""
 _ORIGINS = {"web": "scraped with the picture", "synthetic": "made by the captioner", "human": "written by annotators"}
+
+
+def write_cards(store: Store, *, anew: bool) -> dict[str, Any]:
+    """Writes ``README.md`` and ``croissant.json`` beside the manifest: ``anew``, else those that are missing.
+
+    Returns:
+        The manifest.
+    """
+    manifest: dict[str, Any] = store.read_json("manifest.json")
+    if anew or not store.exists("README.md"):
+        store.write("README.md", dataset_card(manifest).encode())
+    if anew or not store.exists(NAME):
+        store.write_json(NAME, croissant(manifest))
+    return manifest
 
 
 def dataset_card(manifest: Mapping[str, Any]) -> str:
@@ -39,6 +58,7 @@ def dataset_card(manifest: Mapping[str, Any]) -> str:
         _books(manifest),
         _noise(manifest),
         _models(manifest),
+        _provenance(manifest),
         _loading(kinds),
         _LIMITS,
     ]
@@ -52,20 +72,17 @@ def _kinds(manifest: Mapping[str, Any]) -> list[str]:
 
 def _front(manifest: Mapping[str, Any], kinds: list[str]) -> str:
     kept = manifest["totals"]["kept"]
-    names = {"tar": "default", "parquet": "default" if kinds == ["parquet"] else "parquet"}
     front: dict[str, Any] = {
-        # Each picture keeps its own licence, which nobody has asked for.
         "license": "other",
-        "license_name": "each-picture-its-own",
+        "license_name": LICENCE,
         "task_categories": ["image-to-text", "text-to-image"],
         "size_categories": [next((name for size, name in _SIZES if kept < size), "10B<n<100B")],
         "tags": ["capfilt", "captions", *({"tar": "webdataset", "parquet": "parquet"}[kind] for kind in kinds)],
     }
     if kinds:
-        front["configs"] = [
-            {"config_name": names[kind], "data_files": [{"split": "train", "path": f"shards/*.{kind}"}]}
-            for kind in kinds
-        ]
+        # `datasets` reads all configurations of a card with one and the same reader, so tables beside tars are none.
+        files = [{"split": "train", "path": f"shards/*.{kinds[0]}"}]
+        front["configs"] = [{"config_name": "default", "data_files": files}]
     return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n"
 
 
@@ -118,6 +135,16 @@ def _noise(manifest: Mapping[str, Any]) -> str:
 def _models(manifest: Mapping[str, Any]) -> str:
     rows = [(role, _told(model)) for role, model in manifest["models"].items()]
     return "## Models\n\n" + _table(("role", "model"), rows) if rows else ""
+
+
+def _provenance(manifest: Mapping[str, Any]) -> str:
+    """Where the rows came from: the source's files with their digests, and the recipe's."""
+    files = [f for f in manifest["source"].get("files", ()) if isinstance(f, Mapping) and {"name", "digest"} <= set(f)]
+    rows = [(file["name"], file.get("rows", ""), file["digest"]) for file in files[:_FILES]]
+    more = f"\nAnd {len(files) - _FILES:,} more, in `manifest.json`.\n" if len(files) > _FILES else ""
+    recipe = f"\nThe recipe's digest is `{_cell(manifest['recipe_digest'])}`.\n"
+    table = _table(("file of the source", "rows", "digest"), rows) if files else "A source without listed files.\n"
+    return "## Provenance\n\n" + table + more + recipe
 
 
 def _told(model: Any) -> str:

@@ -35,12 +35,16 @@ _BATCH_ROWS = 64
 def shards_of(entry: str) -> list[str]:
     """The shards that a file, a glob, a folder, or a data set written by ``capfilt bootstrap`` names.
 
+    Of a data set that was written as tars and as tables the tars are taken, so that each sample is there once.
+
     Raises:
         SourceError: there is none.
     """
     made_here = is_folder(entry) and Store(entry).exists("manifest.json")
     inner = entry.rstrip("/") + "/shards" if made_here else entry
     found = [url for url in expand(inner) if url.lower().endswith(_SHARDS)]
+    if made_here:
+        found = [url for url in found if url.endswith(_TARS)] or found
     if not found:
         raise SourceError("no shards there", where=entry, mend="Name .tar or .parquet shards, or a folder of them.")
     return found
