@@ -13,6 +13,10 @@ same on all sides, and no caption ends early. The sides:
     by hand float32 | bfloat16              transformers with what a user can do: fused attention where it is offered,
                                             the filter's image encoded once for its texts, inference mode, and on a GPU
                                             pictures prepared by as many threads as there are cores
+    data-juicer float32                     the operators image_captioning_mapper and image_text_matching_filter of
+                                            Data-Juicer, a picture at a time as they work; its fixed 128 new tokens are
+                                            made 20. It needs other versions than this project: --data-juicer names the
+                                            python of an environment with it (py-data-juicer 1.6.1, transformers 4.57)
 
 Each side works in a process of its own, one after the other; turns alternate, so that a machine whose speed drifts
 drifts for all. Figures are medians, and what is worth quoting are the ratios. ``limit`` is what this machine reaches in
@@ -48,6 +52,7 @@ SIDES = (
     "by hand float32",
     "by hand bfloat16",
 )
+ELSEWHERE = "data-juicer float32"
 TEXTS = [
     "a vase of flowers sitting on a table by a window in the old house",
     "stock photo of a red car parked on a street at night with lights on",
@@ -169,6 +174,42 @@ def theirs(folder: Path, dtype: str, batch: int, device: str, *, by_hand: bool) 
     return work
 
 
+def data_juicer(folder: Path) -> Work:
+    from data_juicer.ops.filter.image_text_matching_filter import ImageTextMatchingFilter
+    from data_juicer.ops.mapper.image_captioning_mapper import ImageCaptioningMapper
+    from data_juicer.utils.constant import Fields, StatsKeys
+    from data_juicer.utils.mm_utils import SpecialTokens
+    from data_juicer.utils.model_utils import get_model
+
+    captions = ImageCaptioningMapper(
+        hf_img2seq=str(folder / "hf-captioner"), keep_original_sample=False, prompt=PROMPT, skip_op_error=False
+    )
+    judge = ImageTextMatchingFilter(hf_blip=str(folder / "hf-filter"), skip_op_error=False)
+    model, _ = get_model(captions.model_key, None, False)
+    generate = model.generate
+    model.generate = lambda **how: generate(**how | {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS})
+    kept = folder / "data-juicer"
+    kept.mkdir(exist_ok=True)
+
+    def match(file: str, text: str) -> float:
+        said = f"{SpecialTokens.image} {text} {SpecialTokens.eoc}"
+        stats = judge.compute_stats_single({"images": [file], "text": said, Fields.stats: {}})[Fields.stats]
+        return stats[StatsKeys.image_text_matching_score][0]
+
+    def work(pictures: Sequence[bytes], texts: Sequence[str]) -> list[list[float]]:
+        scores = []
+        for at, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+            file = kept / f"{at}.jpg"  # its operators read files
+            file.write_bytes(picture)
+            batch = {"images": [[str(file)]], "text": [f"{SpecialTokens.image} {SpecialTokens.eoc}"]}
+            (said,) = captions.process_batched(batch)["text"]
+            caption = said.replace(SpecialTokens.image, "").replace(SpecialTokens.eoc, "").strip()
+            scores.append([match(str(file), text), match(str(file), caption)])
+        return scores
+
+    return work
+
+
 def child(job: dict[str, Any]) -> None:
     """One side: a line in is a turn to take, a line out what it took."""
     import torch
@@ -181,6 +222,8 @@ def child(job: dict[str, Any]) -> None:
     folder = Path(job["folder"])
     if side == "capfilt":
         work = ours(folder, dtype, job["threads"], job["batch"], job["device"])
+    elif side == "data-juicer":
+        work = data_juicer(folder)
     else:
         work = theirs(folder, dtype, job["batch"], job["device"], by_hand=side == "by hand")
     once = [Path(file).read_bytes() for file in job["pictures"]]
@@ -208,10 +251,13 @@ class Child:
     """A side in its own process."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        command = [sys.executable, "-P", "-W", "ignore", __file__, "--job", json.dumps(job)]
-        threads = {"OMP_NUM_THREADS": str(job["threads"])}
+        python = job["data_juicer"] if job["side"] == ELSEWHERE else sys.executable
+        command = [python, "-P", "-W", "ignore", __file__, "--job", json.dumps(job)]
+        env = os.environ | {"OMP_NUM_THREADS": str(job["threads"])}
+        if job["side"] == ELSEWHERE:
+            env = {name: value for name, value in env.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, env=os.environ | threads, **pipes)
+        self.process = subprocess.Popen(command, env=env, **pipes)
 
     def turn(self, *, profiled: bool = False) -> dict[str, Any]:
         assert self.process.stdin
@@ -266,7 +312,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--sides", nargs="+", choices=[*SIDES, ELSEWHERE], default=list(SIDES))
+    parser.add_argument(
+        "--data-juicer", metavar="PYTHON", help="the interpreter of an environment that has Data-Juicer"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu", help="or cuda")
     parser.add_argument("--profile", action="store_true", help="one more turn of each side, profiled")
@@ -276,6 +325,8 @@ def main() -> None:
     if options.job:
         child(options.job)
         return
+    if options.data_juicer and ELSEWHERE not in options.sides:
+        options.sides.append(ELSEWHERE)
     import torch
 
     from capfilt.catalog import sample
@@ -296,7 +347,12 @@ def main() -> None:
         total = sum(needed.values()) / 1e9
         print(f"{total:.1f} GFLOP an image; a matrix product reaches {limits} GFLOP/s", flush=True)
         job = {"folder": name, "pictures": files, "threads": options.threads}
-        job |= {"images": options.images, "batch": options.batch, "device": options.device}
+        job |= {
+            "data_juicer": options.data_juicer,
+            "images": options.images,
+            "batch": options.batch,
+            "device": options.device,
+        }
         for round_ in range(options.rounds):
             for side in options.sides:
                 one = Child(job | {"side": side})
@@ -318,7 +374,7 @@ def main() -> None:
             **({"peak_gib": turns[-1]["peak_gib"]} if "peak_gib" in turns[-1] else {}),
             "share_of_limit": round(rate * total / limits.get(dtype, limits["float32"]), 2),
         }
-    for peer in ("transformers float32", "transformers bfloat16", "by hand float32"):
+    for peer in ("transformers float32", "transformers bfloat16", "by hand float32", ELSEWHERE):
         if peer in sides:
             for side in sides.values():
                 side[f"to {peer}"] = round(side["images_per_s"] / sides[peer]["images_per_s"], 2)

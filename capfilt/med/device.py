@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from capfilt.errors import EngineError
 
 _AMPERE = (8, 0)
+_CPU_BFLOAT16 = frozenset({"amx_bf16", "avx512_bf16"})
+"""Instructions that multiply in bfloat16; without them it is several times slower than float32."""
 
 
 def device_of(device: str) -> str:
@@ -32,16 +37,25 @@ def device_of(device: str) -> str:
 def precision_of(name: str, device: str) -> torch.dtype:
     """The dtype of this name on this device; ``auto`` is what its arithmetic is made for.
 
-    That is bfloat16 on a GPU that multiplies in it (compute capability 8.0: Ampere and later), float16 on older ones,
-    and float32 on a CPU.
+    That is bfloat16 on a GPU that multiplies in it (compute capability 8.0: Ampere and later) and float16 on an older
+    one; on a CPU bfloat16 where it has instructions for that (AMX, AVX-512 BF16), else float32.
     """
     if name != "auto":
         dtype: torch.dtype = getattr(torch, name)
         return dtype
     where = torch.device(device)
+    if where.type == "cpu":
+        return torch.bfloat16 if _CPU_BFLOAT16 & cpu_features() else torch.float32
     if where.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(where) >= _AMPERE else torch.float16
+
+
+@functools.cache
+def cpu_features() -> frozenset[str]:
+    """Names of the instructions that torch finds on this CPU; none where it does not tell (before 2.11)."""
+    told: Callable[[], dict[str, object]] | None = getattr(torch.cpu, "get_capabilities", None)
+    return frozenset(name for name, value in told().items() if value is True) if told else frozenset()
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

@@ -42,8 +42,8 @@ class CapFiltConfig:
     skip_repeats: bool = True
     """Whether a synthetic caption that repeats another caption of its image, cleaned, is left out."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
-    """Precision of both models; it can change captions and scores a little. ``auto`` is bfloat16 on a GPU that
-    multiplies in it, float16 on an older one and float32 on a CPU; ``int8`` is for MEDs on CPUs."""
+    """Precision of both models; it can change captions and scores a little. ``auto`` is bfloat16 on a GPU or a CPU
+    that multiplies in it, float16 on an older GPU and float32 on another CPU; ``int8`` is for MEDs on CPUs."""
     seed: int = 0
     """Joined with each row's id to seed its sampling, so neither order nor workers change a caption."""
     batch_size: int | None = None

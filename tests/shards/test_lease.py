@@ -82,12 +82,14 @@ def test_it_is_renewed_and_the_one_who_loses_it_is_told(store):
 
 def test_of_many_that_come_at_once_one_gets_it(tmp_path):
     store, got, start, done = Store(str(tmp_path)), [], threading.Barrier(8), threading.Event()
+    inside = threading.Event()
 
     def come():
         start.wait()
         try:
             with leased(store):
                 got.append(1)
+                inside.set()
                 done.wait(10)
         except DestinationError:
             refused.release()
@@ -98,6 +100,8 @@ def test_of_many_that_come_at_once_one_gets_it(tmp_path):
         run.start()
     for _ in range(7):
         assert refused.acquire(timeout=10)
+    # Seven may be told of the lease before the eighth knows that it has it.
+    assert inside.wait(10)
     assert got == [1]
     done.set()
     for run in runs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,8 +63,10 @@ def test_more_captions_beams_and_pixels_take_more_memory(roles: tuple[MEDCaption
     assert memory.captioned(base, 2, captions=1, max_length=20) < small
 
 
-def test_auto_is_float32_on_a_cpu_and_names_are_taken_as_they_are() -> None:
-    assert precision_of("auto", "cpu") == torch.float32
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="says what a CPU can do")
+def test_auto_is_what_a_cpu_multiplies_in_and_names_are_taken_as_they_are() -> None:
+    native = {"amx_bf16", "avx512_bf16"} & set(Path("/proc/cpuinfo").read_text().split())
+    assert precision_of("auto", "cpu") == (torch.bfloat16 if native else torch.float32)
     assert [precision_of(name, "cpu") for name in ("bfloat16", "int8")] == [torch.bfloat16, torch.int8]
 
 
