@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models export": ("capfilt models export captioner/model captioner-hf --layout huggingface",),
     "recipes": ("capfilt recipes", "capfilt recipes show bootstrap > mine.yaml"),
     "recipes show": ("capfilt recipes show bootstrap > mine.yaml",),
+    "schema": ("capfilt schema > bootstrap.schema.json", "capfilt schema finetune > finetune.schema.json"),
     "corpora build": ("capfilt corpora build shards",),
     "corpora train": ("capfilt corpora train shards runs models/med-mini",),
     "serve": (

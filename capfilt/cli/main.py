@@ -28,6 +28,7 @@ from capfilt.cli import (
     quickstart,
     refilter,
     rounds,
+    schema,
     serve,
     tokens,
     train,
@@ -104,6 +105,7 @@ _add(SERVICE, "serve", serve.command, "Captions, scores, verdicts and jobs over 
 _add_group(SERVICE, "jobs", jobs.app, "Jobs of a service: submit, follow, cancel, retry.")
 _add_group(SERVICE, "tokens", tokens.app, "Who may ask a service.")
 _add_group(SHIPPED, "recipes", catalogue.recipes, "List the recipes, or print one to copy.")
+_add(SHIPPED, "schema", schema.command, "Print a recipe's JSON Schema, for editors.")
 _add_group(SHIPPED, "corpora", corpora.app, "Build the corpora of the embedded model, and train it.")
 
 

@@ -63,10 +63,11 @@ class FetchConfig:
 
     def __post_init__(self) -> None:
         self._require(self.engine in ("native", "img2dataset"), "engine", "native or img2dataset")
-        for name in ("timeout_connect_s", "timeout_read_s", "timeout_total_s"):
-            self._require(getattr(self, name) > 0, name, "more than 0 seconds")
-        for name in ("retry_wait_s", "retry_after_max_s"):
-            self._require(getattr(self, name) >= 0, name, "0 or more seconds")
+        self._require(self.timeout_connect_s > 0, "timeout_connect_s", "more than 0 seconds")
+        self._require(self.timeout_read_s > 0, "timeout_read_s", "more than 0 seconds")
+        self._require(self.timeout_total_s > 0, "timeout_total_s", "more than 0 seconds")
+        self._require(self.retry_wait_s >= 0, "retry_wait_s", "0 or more seconds")
+        self._require(self.retry_after_max_s >= 0, "retry_after_max_s", "0 or more seconds")
         self._require(1 <= self.concurrency <= 4096, "concurrency", "1 to 4096")
         self._require(self.per_host >= 1, "per_host", "1 or more")
         self._require(0 <= self.per_host_rate <= 1000, "per_host_rate", "0 to 1000 requests a second")

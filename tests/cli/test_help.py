@@ -26,7 +26,7 @@ def leaves(group, before=()):
 
 
 LEAVES = dict(leaves(ROOT))
-NO_JSON = {"serve", "recipes show", "corpora build", "corpora train", "models import", "models export"}
+NO_JSON = {"schema", "serve", "recipes show", "corpora build", "corpora train", "models import", "models export"}
 NO_JSON |= {"tokens new", "tokens revoke"}
 
 
