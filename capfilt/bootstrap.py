@@ -105,7 +105,8 @@ def bootstrap(
         recipe: None takes the defaults.
         run: where it runs; None starts Ray here.
         on_progress: told at the start and after each part.
-        dry_run: only look at everything and plan; write nothing.
+        dry_run: only look at everything and plan, and where it would go on the cluster of ``run``, if it names one;
+            write nothing.
         retry: rows of parts that were done before and dropped for these reasons are tried again, alone; values of
             :data:`capfilt.stages.retry.RETRIED`.
         with_changes: go on also with another recipe, model or source than the destination was begun with: parts that
@@ -126,6 +127,10 @@ def bootstrap(
         _claim(store, recipe, planned, models, dry_run=True)
         done = committed(store)
         told = _told(planned, stages(), todo(planned, done), _failed(planned, done, retry))
+        if run and run.runner == "ray" and run.cluster:
+            from capfilt.flow.ray import placed  # noqa: PLC0415 Ray takes seconds, and only a cluster is asked
+
+            told = f"{told}\n{placed(stages(), run)}"
         return Result(dest=store.url, plan=told, manifest=None, parts=len(planned.parts), done_before=len(done))
     with leased(store) as lease:
         store.remove_temporaries()

@@ -15,6 +15,8 @@ from capfilt.cli import summary
 from capfilt.cli.errors import UsageError
 from capfilt.cli.live import watching
 from capfilt.cli.options import (
+    AddressOption,
+    MaxWorkersOption,
     QuietOption,
     RecipeOption,
     Runner,
@@ -49,6 +51,8 @@ def command(
     sets: SetOption = None,
     runner: RunnerOption = Runner.RAY,
     workers: WorkersOption = None,
+    max_workers: MaxWorkersOption = None,
+    address: AddressOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; fetch and write nothing.")] = False,
     retry: Annotated[
         str,
@@ -84,6 +88,8 @@ def command(
         load(recipe, sets or (), source=source[0] if source else None),
         runner=runner,
         workers=workers,
+        max_workers=max_workers,
+        address=address,
         dry_run=dry_run,
         with_changes=with_changes,
         retry=[_REASONS.get(reason, reason) for reason in retry.replace(",", " ").split()],
@@ -100,6 +106,8 @@ def run(
     *,
     runner: Runner,
     workers: int | None,
+    max_workers: int | None = None,
+    address: str | None = None,
     dry_run: bool = False,
     retry: Sequence[str] = (),
     with_changes: bool = False,
@@ -110,7 +118,13 @@ def run(
     from capfilt.bootstrap import bootstrap
     from capfilt.flow.config import RunConfig
 
-    config = RunConfig(runner="local" if runner is Runner.LOCAL else "ray", workers=workers, verbose=verbose)
+    config = RunConfig(
+        runner="local" if runner is Runner.LOCAL else "ray",
+        workers=workers,
+        max_workers=max_workers,
+        address=address,
+        verbose=verbose,
+    )
     with watching(quiet=quiet or dry_run) as tell:
         return bootstrap(
             source or recipe.source,

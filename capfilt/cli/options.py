@@ -55,6 +55,23 @@ RunnerOption = Annotated[Runner, typer.Option("--runner", help="`ray` joins or s
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", metavar="N", min=1, help="Workers that hold the models. Default: what fits.")
 ]
+MaxWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-workers",
+        metavar="N",
+        min=1,
+        help="Workers may grow to so many, as the cluster does. Default: none.",
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="A Ray cluster: HEAD:6379, or `auto` on a node of it. Default: RAY_ADDRESS.",
+    ),
+]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Stop at what cannot be read, instead of counting and passing over it.")
 ]

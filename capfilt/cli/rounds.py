@@ -13,6 +13,7 @@ import typer
 
 from capfilt.cli.live import line
 from capfilt.cli.options import (
+    AddressOption,
     QuietOption,
     RecipeOption,
     RoundsSetOption,
@@ -47,6 +48,7 @@ def command(
     ] = None,
     runner: RunnerOption = Runner.RAY,
     workers: WorkersOption = None,
+    address: AddressOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, and no progress.")] = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -62,7 +64,9 @@ def command(
 
     given = {"bootstrap.source.path": source, "human": human} | ({"held_out.data": held_out} if held_out else {})
     config = load_config(RoundsConfig, recipe or RECIPE, sets or (), given=given)
-    run = RunConfig(runner="local" if runner is Runner.LOCAL else "ray", workers=workers, verbose=verbose)
+    run = RunConfig(
+        runner="local" if runner is Runner.LOCAL else "ray", workers=workers, address=address, verbose=verbose
+    )
     with ExitStack() as stack:
         result = rounds(count, config, out, run=run, on_progress=_Meters(stack, quiet=quiet or as_json))
     if as_json:

@@ -14,6 +14,7 @@ import typer
 from capfilt.cli.help import epilog
 from capfilt.cli.options import (
     HELP_NAMES,
+    AddressOption,
     JsonOption,
     QuietOption,
     RecipeOption,
@@ -48,6 +49,7 @@ def pretrain(
     sets: TrainSetOption = None,
     strict: StrictOption = False,
     workers: TrainWorkersOption = None,
+    address: AddressOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -58,7 +60,17 @@ def pretrain(
     """
     all_sets = _sets(sets, strict=strict)
     still = quiet or as_json
-    done = run("pretrain", recipe or "pretrain", data, out, all_sets, workers=workers, verbose=verbose, quiet=still)
+    done = run(
+        "pretrain",
+        recipe or "pretrain",
+        data,
+        out,
+        all_sets,
+        workers=workers,
+        address=address,
+        verbose=verbose,
+        quiet=still,
+    )
     show(done, as_json=as_json)
 
 
@@ -70,6 +82,7 @@ def captioner(
     sets: TrainSetOption = None,
     strict: StrictOption = False,
     workers: TrainWorkersOption = None,
+    address: AddressOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -77,7 +90,7 @@ def captioner(
     """Finetune a captioner on clean pairs (LM)."""
     all_sets = _sets(sets, strict=strict)
     still, recipe = quiet or as_json, recipe or "finetune-captioner"
-    done = run("captioner", recipe, data, out, all_sets, workers=workers, verbose=verbose, quiet=still)
+    done = run("captioner", recipe, data, out, all_sets, workers=workers, address=address, verbose=verbose, quiet=still)
     show(done, as_json=as_json)
 
 
@@ -89,6 +102,7 @@ def filter_(
     sets: TrainSetOption = None,
     strict: StrictOption = False,
     workers: TrainWorkersOption = None,
+    address: AddressOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -96,7 +110,7 @@ def filter_(
     """Finetune a filter on clean pairs (ITC and ITM)."""
     all_sets = _sets(sets, strict=strict)
     still, recipe = quiet or as_json, recipe or "finetune-filter"
-    done = run("filter", recipe, data, out, all_sets, workers=workers, verbose=verbose, quiet=still)
+    done = run("filter", recipe, data, out, all_sets, workers=workers, address=address, verbose=verbose, quiet=still)
     show(done, as_json=as_json)
 
 
@@ -112,10 +126,11 @@ def run(
     sets: list[str],
     *,
     workers: int | None = None,
+    address: str | None = None,
     verbose: bool = False,
     quiet: bool = False,
 ) -> TrainResult:
-    """One training run from its command line; on Ray if it says how many workers.
+    """One training run from its command line; on Ray if it says how many workers, or where.
 
     Raises:
         RecipeError: the recipe is for another task, or a field of it does not hold.
@@ -125,14 +140,14 @@ def run(
     config = configure(task, recipe, data, out, sets)
     start = None if quiet else _show_start
     with meter(config.task, quiet=quiet, every=0) as progress:
-        if workers is None:
+        if workers is None and address is None:
             from capfilt.train.run import train
 
             return train(config, lambda report: _tell(progress, report), start)
         from capfilt.flow.config import RunConfig
         from capfilt.flow.training import train_on_ray
 
-        settings = RunConfig(workers=workers, verbose=verbose)
+        settings = RunConfig(workers=workers, address=address, verbose=verbose)
         return train_on_ray(config, settings, lambda report: _tell(progress, report), start)
 
 

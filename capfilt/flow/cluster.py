@@ -16,6 +16,7 @@ import ray.exceptions
 
 from capfilt.errors import EngineError
 from capfilt.flow.config import RunConfig
+from capfilt.flow.farewell import farewell
 from capfilt.flow.plan import TASK_CPUS, Machine
 
 START_ATTEMPTS = 2
@@ -66,17 +67,18 @@ def running(cpus: int, config: RunConfig, *, without: str) -> Iterator[bool]:
     if ray.is_initialized():
         yield False
         return
-    address = config.address or os.environ.get("RAY_ADDRESS")
+    address = config.cluster
     # Ray ends workers beyond one a CPU when they rest for a second, and starts others a moment later; tasks that take
     # a part of a CPU have more.
     told = ({} if config.verbose else _QUIET) | {"RAY_num_workers_soft_limit": str(round(cpus / TASK_CPUS))}
     with environment(told), _quietly(config):
         how = {} if address else {"num_cpus": cpus, "include_dashboard": False}
         _connect(address, how, config, without)
-        try:
-            yield not address
-        finally:
-            ray.shutdown()
+        with farewell():
+            try:
+                yield not address
+            finally:
+                ray.shutdown()
 
 
 def _connect(address: str | None, how: dict[str, Any], config: RunConfig, without: str) -> None:
@@ -96,8 +98,22 @@ def _connect(address: str | None, how: dict[str, Any], config: RunConfig, withou
                 raise _no_ray(address, error, without) from error
 
 
+def _unknown(error: BaseException) -> bool:
+    """Whether it comes of a token that the cluster did not take."""
+    causes: list[BaseException] = []
+    while error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__ or error
+    # Ray keeps of it only what it said.
+    return any("AuthenticationError" in f"{type(cause).__name__} {cause}" for cause in causes)
+
+
 def _no_ray(address: str | None, error: Exception, without: str) -> EngineError:
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if address and _unknown(error):
+        # To a cluster that is named by its address Ray shows no token unless it is told to.
+        mend = "Set RAY_AUTH_MODE=token, and the cluster's own token in RAY_AUTH_TOKEN or ~/.ray/auth_token."
+        return EngineError("the Ray cluster wants a token, or another one", where=address, mend=mend)
     if address:
         mend = "Check the address, and that the cluster runs the same Ray and Python."
         return EngineError(f"Ray cannot be reached: {first}", where=address, mend=mend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,12 +28,22 @@ class RunConfig:
     """``ray`` joins a cluster or starts Ray here; ``local`` runs in this process."""
     workers: int | None = None
     """Workers that hold the models, 1 or more; null takes as many as the machine or cluster has room for."""
+    max_workers: int | None = None
+    """Workers that the pool may grow to while there is room, ``workers`` or more; null leaves it
+    as it began."""
     address: str | None = None
     """A Ray cluster's address, or ``auto`` for the one this machine belongs to; null starts Ray on this machine
     unless the environment variable RAY_ADDRESS names a cluster."""
     verbose: bool = False
     """Whether Ray's own progress bars and logs are shown."""
 
+    @property
+    def cluster(self) -> str | None:
+        """The cluster that is joined; None starts Ray on this machine."""
+        return self.address or os.environ.get("RAY_ADDRESS")
+
     def __post_init__(self) -> None:
         if self.workers is not None:
             require_within("run.workers", self.workers, 1, 100_000)
+        if self.max_workers is not None:
+            require_within("run.max_workers", self.max_workers, self.workers or 1, 100_000)

@@ -100,11 +100,13 @@ def pool_size(machines: Sequence[Machine], needs: Needs, asked: int | None, *, t
     Raises:
         EngineError: there is no room for one worker, or not for as many as asked.
     """
-    room = max((_room(machines, needs, feeder, tasks) for feeder in range(len(machines))), default=0)
+    # A head node without CPUs keeps none free for anybody.
+    feeders = [index for index, machine in enumerate(machines) if machine.cpus >= tasks]
+    room = max((_room(machines, needs, feeder, tasks) for feeder in feeders), default=0)
     if room >= (asked or 1):
         return asked or room
-    wanted = f"{asked or 1} worker{'s' if (asked or 1) > 1 else ''} of {_told(needs)}"
-    offered = ", ".join(_told(Needs(cpus=m.cpus, gpus=m.gpus)) for m in machines[:4]) or "nothing"
+    wanted = f"{asked or 1} worker{'s' if (asked or 1) > 1 else ''} of {told(needs)}"
+    offered = ", ".join(told(Needs(cpus=m.cpus, gpus=m.gpus)) for m in machines[:4]) or "nothing"
     raise EngineError(
         f"{wanted} and the tasks that feed them do not fit: Ray offers {offered}",
         where="workers",
@@ -123,7 +125,7 @@ def describe(plan: Plan, stages: Sequence[Stage], *, left: int | None = None) ->
         f"parts   {count:,} of {_range(plan.parts.sizes)} rows; {left:,} to do",
         "stages",
         *(
-            f"  {stage.name:<10} {'pool' if stage.needs.stateful else 'tasks':<6} {_told(stage.needs)}"
+            f"  {stage.name:<10} {'pool' if stage.needs.stateful else 'tasks':<6} {told(stage.needs)}"
             for stage in stages
         ),
     ]
@@ -132,10 +134,11 @@ def describe(plan: Plan, stages: Sequence[Stage], *, left: int | None = None) ->
 
 def _room(machines: Sequence[Machine], needs: Needs, feeder: int, tasks: float) -> int:
     """Workers that fit when machine number ``feeder`` keeps ``tasks`` CPUs free."""
-    return sum(_fit(m, needs, tasks if index == feeder else 0.0) for index, m in enumerate(machines))
+    return sum(fit(m, needs, tasks if index == feeder else 0.0) for index, m in enumerate(machines))
 
 
-def _fit(machine: Machine, needs: Needs, kept: float) -> int:
+def fit(machine: Machine, needs: Needs, kept: float = 0.0) -> int:
+    """Workers or tasks that fit on a machine when ``kept`` of its CPUs stay free."""
     by_cpu = (machine.cpus - kept) / needs.cpus if needs.cpus else math.inf
     by_gpu = machine.gpus / needs.gpus if needs.gpus else math.inf
     room = min(by_cpu, by_gpu)
@@ -143,13 +146,14 @@ def _fit(machine: Machine, needs: Needs, kept: float) -> int:
     return max(0, math.floor(room + 1e-9)) if math.isfinite(room) else 1
 
 
-def _told(needs: Needs) -> str:
-    told = [f"{needs.cpus:g} CPU{'s' if needs.cpus != 1 else ''}"]
+def told(needs: Needs) -> str:
+    """Needs in words."""
+    parts = [f"{needs.cpus:g} CPU{'s' if needs.cpus != 1 else ''}"]
     if needs.gpus:
-        told.append(f"{needs.gpus:g} GPU{'s' if needs.gpus != 1 else ''}")
+        parts.append(f"{needs.gpus:g} GPU{'s' if needs.gpus != 1 else ''}")
     if needs.memory_gb:
-        told.append(f"{needs.memory_gb:g} GiB")
-    return " and ".join(told)
+        parts.append(f"{needs.memory_gb:g} GiB")
+    return " and ".join(parts)
 
 
 def _range(sizes: tuple[int, int]) -> str:

@@ -25,11 +25,12 @@ from ray.util.annotations import RayDeprecationWarning
 
 from capfilt import errors
 from capfilt.errors import CapfiltError, EngineError
+from capfilt.flow import placement
 from capfilt.flow.cluster import DIED, cores, machines, running
 from capfilt.flow.config import RunConfig
 from capfilt.flow.pace import notes_from_json, notes_to_json, spent
 from capfilt.flow.part import Finished, apply, read
-from capfilt.flow.plan import TASK_CPUS, pool_size
+from capfilt.flow.plan import TASK_CPUS
 from capfilt.records import Tally
 from capfilt.sources.base import Source
 from capfilt.sources.parts import Part
@@ -69,20 +70,38 @@ def run_ray(
     config = config or RunConfig()
     places, spare = _local_cpus(stages, config)
     with running(places + spare, config, without="with --runner local") as started:
-        workers = _workers(stages, config, spare if started else 0)
+        workers = placement.workers(machines(), stages, config.workers, spare=spare if started else 0)
         if on_ready:
             on_ready(workers)
         with _settings(config):
             # On one machine a worker dies for want of memory, and would again; in a cluster its machine may have gone.
             restarts = 0 if len(machines()) == 1 else RESTARTS
             for first in range(0, len(parts), WAVE):
-                dataset = pipeline(source, parts[first : first + WAVE], stages, workers, restarts=restarts)
+                dataset = pipeline(
+                    source, parts[first : first + WAVE], stages, workers, restarts=restarts, most=config.max_workers
+                )
                 for done in _rows(dataset):
                     on_part(done)
 
 
+def placed(stages: Sequence[Stage], config: RunConfig) -> str:
+    """Where the stages would go on the cluster that the config or RAY_ADDRESS names, in words.
+
+    Raises:
+        EngineError: it cannot be reached.
+    """
+    with running(1, config, without="with --runner local"):
+        return "\n".join(placement.describe(machines(), stages, config.workers, config.max_workers))
+
+
 def pipeline(
-    source: Source, parts: Sequence[Part], stages: Sequence[Stage], workers: int, *, restarts: int = 0
+    source: Source,
+    parts: Sequence[Part],
+    stages: Sequence[Stage],
+    workers: int,
+    *,
+    restarts: int = 0,
+    most: int | None = None,
 ) -> ray.data.Dataset:
     """The lazy data set whose blocks are finished parts: one row ``tally`` and ``spent`` (JSON) each, or an error.
 
@@ -92,6 +111,7 @@ def pipeline(
         stages: in order.
         workers: of each stateful stage, 1 or more.
         restarts: how often one of them that died is started again.
+        most: workers that each pool may grow to; None leaves them as they are.
     """
     items = [{"part": json.dumps(dataclasses.asdict(part))} for part in parts]
     dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=len(items))
@@ -100,7 +120,7 @@ def pipeline(
     dataset = _tasks(dataset, _reading(source), reading, pools)
     for stage in stages:
         if stage.needs.stateful:
-            dataset = _pool(dataset, stage, workers, restarts)
+            dataset = _pool(dataset, stage, (workers, max(workers, most or 0)), restarts)
         else:
             dataset = _tasks(dataset, _staging(stage), stage.needs, pools)
     last = stages[-1].needs if stages and not stages[-1].needs.stateful else reading
@@ -116,8 +136,9 @@ def _tasks(dataset: ray.data.Dataset, work: Work, needs: Needs, pools: set[float
     return dataset.map_batches(work, **_WHOLE, **_asked(dataclasses.replace(needs, cpus=cpus)))
 
 
-def _pool(dataset: ray.data.Dataset, stage: Stage, workers: int, restarts: int) -> ray.data.Dataset:
-    pool = ray.data.ActorPoolStrategy(size=workers)
+def _pool(dataset: ray.data.Dataset, stage: Stage, workers: tuple[int, int], restarts: int) -> ray.data.Dataset:
+    low, high = workers
+    pool = ray.data.ActorPoolStrategy(min_size=low, max_size=high)
     with warnings.catch_warnings():
         # Ray means to give this argument another place and has none yet. Without it a worker that runs out of
         # memory is started again for ever.
@@ -210,17 +231,6 @@ def _rows(dataset: ray.data.Dataset) -> Iterator[Finished]:
             where="ray",
             mend="Run again to go on; if memory ran out, with fewer --workers or a smaller capfilt.batch_size.",
         ) from error
-
-
-def _workers(stages: Sequence[Stage], config: RunConfig, spare: int) -> int:
-    pools = [stage.needs for stage in stages if stage.needs.stateful]
-    if not pools:
-        return 0
-    together = Needs(cpus=sum(n.cpus for n in pools), gpus=sum(n.gpus for n in pools))
-    tasks = max([TASK_CPUS, *(stage.needs.cpus for stage in stages if not stage.needs.stateful)])
-    # Left to us, a whole CPU stays with the tasks; asked for more workers, as little as works.
-    free = max(spare, tasks) if spare or config.workers else max(1.0, tasks)
-    return pool_size(machines(), together, config.workers, tasks=free)
 
 
 def _local_cpus(stages: Sequence[Stage], config: RunConfig) -> tuple[int, int]:

@@ -57,6 +57,7 @@ GPUS = [Machine(cpus=8, gpus=4), Machine(cpus=8, gpus=4)]
         (TWO_CORES, Needs(cpus=0.875), 2, 0.25, 2),
         (TWO_CORES, Needs(cpus=1), 1, 1.0, 1),
         (GPUS, Needs(cpus=1, gpus=1), None, 1.0, 8),
+        ([Machine(cpus=0), *TWO_CORES], Needs(cpus=1), None, 1.0, 1),
         (GPUS, Needs(cpus=2, gpus=1), None, 1.0, 7),
         (GPUS, Needs(cpus=1, gpus=0.5), 16, 0.25, None),
         (GPUS, Needs(cpus=0.1, gpus=0.5), 16, 0.25, 16),

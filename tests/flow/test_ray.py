@@ -40,6 +40,15 @@ def test_a_pool_opens_its_stage_once_a_worker_whatever_the_parts(toys, out, tmp_
     assert len(list(traces.iterdir())) == 1
 
 
+def test_a_pool_that_may_grow_starts_small_and_loses_nothing(toys, out, tmp_path):
+    traces, result, source = tmp_path / "traces", out(), toys.Numbers(rows=210)
+    traces.mkdir()
+    stages = [toys.Scribe(traces=str(traces)), result.save()]
+    run_ray(source, plan(source, SEVEN).parts, stages, result.append, RunConfig(workers=1, max_workers=3))
+    assert [row["row"] for row in result.rows()] == list(range(210))
+    assert 1 <= len(list(traces.iterdir())) <= 3
+
+
 def test_each_part_is_one_block_and_saved_once(toys, out):
     result = out()
     run(toys.Numbers(rows=50), [toys.Sieve(), toys.Scribe(), result.save()], result, workers=2)
