@@ -14,7 +14,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "capfilt bootstrap laion.parquet clean --retry unreachable,timed_out",
     ),
     "verify": ("capfilt verify clean", "capfilt verify clean --repair"),
-    "report": ("capfilt report clean", "capfilt report clean --gallery 120 --seed 7"),
+    "report": ("capfilt report clean", "capfilt report clean --gallery 80 --seed 7"),
     "refilter": (
         "capfilt refilter clean stricter --itm 0.7",
         "capfilt refilter clean web-only --origins web --best 1 --dry-run",

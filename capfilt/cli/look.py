@@ -21,7 +21,7 @@ Dest = Annotated[str, typer.Argument(metavar="DEST", help="A destination of `cap
 
 def report(
     dest: Dest,
-    gallery: Annotated[int, typer.Option(min=0, max=120, help="Pictures shown of each verdict.")] = 48,
+    gallery: Annotated[int, typer.Option(min=0, max=80, help="Pictures shown in each gallery.")] = 48,
     seed: Annotated[int, typer.Option(help="Chooses which ones.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print books, noise ratios and thresholds as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the page's path only.")] = False,

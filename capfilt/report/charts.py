@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from capfilt.records import Origin
 from capfilt.report.measures import LENGTH_BINS, SCORE_BINS, Counts, OriginFacts, noise_over_thresholds
+from capfilt.report.sizes import ASPECT_BINS, ASPECT_STEP, MOST_PX, SizeFacts
 
+SIDES = (0, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1536)
+"""Borders of the bars of the shorter side, px."""
+TOLD_SIDES = {64, 128, 224, 384, 512, 1024}
 SCORE_BARS = 40
 LONGEST_BAR = 30
 """Captions of so many words or more share the last bar of the length chart."""
@@ -70,6 +75,52 @@ def length_bars(lengths: Counts) -> list[Bar]:
     return _bars(counts, labels, [False] * len(counts))
 
 
+def size_bars(seen: SizeFacts, kept: SizeFacts) -> list[Bar]:
+    """Histograms of the shorter side, one before the other: of all pictures, pale, and of the kept ones."""
+    borders = [*SIDES, MOST_PX + 1]
+    both = [[int(facts.shorter[low:high].sum()) for low, high in pairwise(borders)] for facts in (seen, kept)]
+    names = [f"{low} to {high - 1} px" for low, high in pairwise(borders)]
+    names[-1] = f"{SIDES[-1]} px or more"
+    return _overlaid(both, names)
+
+
+def aspect_bars(seen: SizeFacts, kept: SizeFacts) -> list[Bar]:
+    """Histograms of log2(width / height) likewise, tall pictures to the left."""
+    middle = ASPECT_BINS // 2
+    names = [f"{_ratio((at - middle) * ASPECT_STEP)}" for at in range(ASPECT_BINS)]
+    return _overlaid([facts.aspects.tolist() for facts in (seen, kept)], names)
+
+
+def size_ticks() -> list[tuple[float, str]]:
+    """Places in percent, and the shorter side there, px."""
+    step = 100 / len(SIDES)
+    return [(at * step, f"{side}") for at, side in enumerate(SIDES) if side in TOLD_SIDES]
+
+
+def aspect_ticks() -> list[tuple[float, str]]:
+    """Places in percent, and the ratio there."""
+    step, middle = 100 / ASPECT_BINS, ASPECT_BINS // 2
+    told = {-2: "1:4", -1: "1:2", 0: "1:1", 1: "2:1", 2: "4:1"}
+    return [((middle + power / ASPECT_STEP + 0.5) * step, text) for power, text in told.items()]
+
+
+def _ratio(power: float) -> str:
+    if abs(power) < ASPECT_STEP / 2:
+        return "about square"
+    long = 2 ** abs(power)
+    return f"about {long:.2g} times as {'wide as tall' if power > 0 else 'tall as wide'}"
+
+
+def _overlaid(both: Sequence[Sequence[int]], names: Sequence[str]) -> list[Bar]:
+    seen, kept = (np.asarray(counts, np.int64) for counts in both)
+    labels = [f"{name}: {all_:,}, of them {some:,} kept" for name, all_, some in zip(names, seen, kept, strict=True)]
+    top = int(seen.max(initial=0))
+    return [
+        *_bars(seen, labels, [True] * len(seen), top=top),
+        *_bars(kept, labels, [False] * len(kept), top=top),
+    ]
+
+
 def curves(origins: Sequence[OriginFacts], best: Counts) -> list[Curve]:
     """The noise ratio of each scored origin, and the share of pictures kept, over thresholds."""
     every = SCORE_BINS // STEPS
@@ -81,8 +132,8 @@ def curves(origins: Sequence[OriginFacts], best: Counts) -> list[Curve]:
     return [Curve(name=name, values=tuple(float(v) for v in values[::every])) for name, values in noise]
 
 
-def _bars(counts: Counts, labels: Sequence[str], below: Sequence[bool]) -> list[Bar]:
-    top = max(1, int(counts.max()))
+def _bars(counts: Counts, labels: Sequence[str], below: Sequence[bool], *, top: int = 0) -> list[Bar]:
+    top = max(1, top or int(counts.max()))
     step = 100 / len(counts)
     return [
         # A few captions among millions must still be seen.

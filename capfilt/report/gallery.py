@@ -25,6 +25,8 @@ THUMBNAIL_SIDE = 160
 """Longer side of a picture on the page, px."""
 THUMBNAIL_BYTES = 12_000
 """A picture that is larger at good quality is written at a lower one."""
+MOST_MIXED = 48
+"""Most pictures of the random choice of all; those of verdicts may be more."""
 MAX_CAPTIONS = 6
 """Most texts shown of one picture."""
 MAX_TEXT = 300
@@ -67,26 +69,34 @@ class Gallery:
     def __init__(self, size: int, seed: int, parts: Sequence[int]) -> None:
         self._seed = seed
         self._picks: dict[Verdict, Pick[Card]] = {verdict: Pick(size) for verdict in Verdict}
+        self._mix: Pick[Card] = Pick(min(size, MOST_MIXED))
         shuffled = sorted(parts, key=lambda part: (hash64(seed, part), part))
         self._group = {part: place // PARTS_TOGETHER for place, part in enumerate(shuffled)}
 
     def add(self, table: pa.Table) -> None:
         """Offers the rows that reached the filter (the caller chooses the rows)."""
-        verdicts = verdicts_of(table)
+        verdicts, changes = verdicts_of(table), changes_of(table)
         columns = [table.column(name).to_pylist() for name in ("id", "part", "row")]
         for index, (verdict, id_, part, row) in enumerate(zip(verdicts, *columns, strict=True)):
             pick = self._picks[verdict]
             pick.seen += 1
-            key = (self._group.get(part, 0), row // ROWS_TOGETHER, hash64(self._seed, id_), part, row)
-            if pick.wants(key):
-                pick.put(key, _card(table, index, verdict))
+            near = (self._group.get(part, 0), row // ROWS_TOGETHER)
+            least = -changes[index] if verdict is Verdict.CHANGED else 0
+            for into, first, seed in ((pick, least, f"{self._seed}"), (self._mix, 0, f"{self._seed} mix")):
+                key = (*near, first, hash64(seed, id_), part, row)
+                if into.wants(key):
+                    into.put(key, _card(table, index, verdict))
 
     def seen(self, verdict: Verdict) -> int:
         """How many rows of this verdict there are in all."""
         return self._picks[verdict].seen
 
+    def mix(self) -> list[Card]:
+        """A random choice of all rows, in random but repeatable order."""
+        return self._mix.chosen()
+
     def chosen(self, verdict: Verdict) -> list[Card]:
-        """The chosen rows of this verdict, in random but repeatable order."""
+        """The chosen rows of this verdict: the changed ones by how much, others in random but repeatable order."""
         return self._picks[verdict].chosen()
 
 
@@ -111,6 +121,20 @@ def verdicts_of(table: pa.Table) -> list[Verdict]:
         Verdict.AGREED.value,
     )
     return [Verdict(name) for name in choice.tolist()]
+
+
+def changes_of(table: pa.Table) -> list[int]:
+    """How much better the best synthetic text of each row scores than its best original one, in millionths."""
+    captions = table.column("captions").combine_chunks()
+    flat = pc.list_flatten(captions)
+    parents = pc.list_parent_indices(captions).to_numpy(zero_copy_only=False)
+    made = pc.equal(flat.field("origin"), str(Origin.SYNTHETIC)).to_numpy(zero_copy_only=False)
+    scores = np.nan_to_num(flat.field("itm").fill_null(0.0).to_numpy(zero_copy_only=False).astype(np.float64))
+    best = np.zeros((2, len(captions)))
+    for which, mask in enumerate((~made, made)):
+        np.maximum.at(best[which], parents[mask], scores[mask])
+    changes: list[int] = np.rint((best[1] - best[0]) * 1e6).astype(np.int64).tolist()
+    return changes
 
 
 def change(card: Card) -> float:

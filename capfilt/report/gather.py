@@ -6,7 +6,6 @@ shards for pictures. Knows no HTML.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,20 +18,19 @@ import yaml
 from capfilt.errors import DataError, DestinationError
 from capfilt.records import LEDGER_SCHEMA, Drop, Origin, Tally
 from capfilt.report.gallery import Card, Gallery, Verdict, change, shorten, thumbnail, with_pictures
-from capfilt.report.meanings import DROPS, FETCH
+from capfilt.report.hosts import HostLoss, HostLosses
 from capfilt.report.measures import CaptionMeasures, Counts, OriginFacts
-from capfilt.report.sketches import Frequent, Pick, hash64
+from capfilt.report.sizes import SizeFacts, Sizes
+from capfilt.report.sketches import Pick, hash64
 from capfilt.shards.marker import PartMarker, committed
 from capfilt.shards.read import samples
 from capfilt.storage import Store
 
 BATCH_ROWS = 8192
-MAX_GALLERY = 96
-"""Most pictures of one verdict: with bounded texts and thumbnails the page stays under 10 MB, whatever they hold."""
-_HOST = r"^(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//(?:[^/?#]*@)?(?P<host>\[[^\]/?#]*\]|[^:/?#]*)"
-_HOST_LENGTH = 253
-"""Of a name in the DNS at most."""
-_FETCH_DROPS = [reason for reason, (stage, *_) in DROPS.items() if stage == FETCH]
+MAX_GALLERY = 80
+"""Most pictures of one gallery: with bounded texts and thumbnails the page stays under 10 MB, whatever they hold."""
+HOSTS = 10
+"""Hosts shown of those that lost most rows."""
 EXAMPLES = 3
 """Rows shown for each reason of dropping."""
 
@@ -73,10 +71,18 @@ class ReportData:
     """Pictures by the best ITM score of a text that may be kept."""
     examples: Mapping[str, tuple[Example, ...]]
     """A few rows for each reason of dropping."""
-    hosts: tuple[tuple[str, int], ...]
-    """Hosts that lost most rows in fetching, with how many."""
+    hosts: tuple[HostLoss, ...]
+    """Hosts that lost most rows in fetching."""
+    hosts_exact: bool
+    """Whether their counts are counts and not lower bounds."""
+    sizes: SizeFacts
+    """Of all pictures that the filter could see."""
+    sizes_kept: SizeFacts
+    """Of those that were kept."""
     gallery: Mapping[Verdict, tuple[Card, ...]]
     """The shown rows by verdict."""
+    mix: tuple[Card, ...]
+    """A random choice of all of them, in the shares that the verdicts have."""
     seen: Mapping[Verdict, int]
     """How many rows of each verdict there are in all."""
     recipe: Mapping[str, Any]
@@ -95,7 +101,7 @@ def gather(store: Store, *, gallery: int = 48, seed: int = 0) -> ReportData:
 
     Args:
         store: the destination of a run.
-        gallery: pictures shown of each verdict, within [0, ``MAX_GALLERY``]; more are cut to that.
+        gallery: pictures shown of each verdict, and of all together, within [0, ``MAX_GALLERY``]; more are cut to that.
         seed: chooses which ones.
 
     Raises:
@@ -124,23 +130,24 @@ class _Sums:
         self.tally = Tally()
         self.captions = CaptionMeasures(threshold)
         self.gallery = gallery
-        self.hosts = Frequent()
+        self.hosts = HostLosses()
+        self.sizes = Sizes()
         self.examples: dict[str, Pick[Example]] = {}
         self._seed = seed
 
     def add(self, table: pa.Table) -> None:
         self.tally += Tally.of(table)
+        self.hosts.add(table)
         drop = table.column("drop")
         judged = pc.or_(pc.is_null(drop), pc.equal(drop, str(Drop.NO_CAPTION_KEPT)).fill_null(False))
         reached = table.filter(judged)
         if reached.num_rows:
             self.captions.add(reached)
             self.gallery.add(reached)
+            self.sizes.add(reached)
         self._add_dropped(table.filter(pc.invert(judged)))
 
     def _add_dropped(self, table: pa.Table) -> None:
-        fetched = pc.is_in(table.column("drop"), pa.array(_FETCH_DROPS))
-        self.hosts.add(_hosts(table.filter(fetched).column("url")))
         for row in table.select(["id", "part", "row", "url", "drop", "detail"]).to_pylist():
             pick = self.examples.setdefault(row["drop"], Pick(EXAMPLES))
             key = (hash64(self._seed, row["id"]), row["part"], row["row"])
@@ -152,9 +159,10 @@ def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mappi
     stage = manifest.get("recipe", {}).get("capfilt") or {}
     scored, by_cosine = any(sums.tally.texts.values()), stage.get("judge_by") == "itc"
     cards = {verdict: sums.gallery.chosen(verdict) for verdict in Verdict}
-    # The order within a random choice may help the reader: the clearest changes first.
+    # The clearest changes first, from whichever part they are.
     cards[Verdict.CHANGED].sort(key=change, reverse=True)
-    small = _thumbnails(store, markers, [card for chosen in cards.values() for card in chosen])
+    mix = sums.gallery.mix()
+    small = _thumbnails(store, markers, [card for chosen in (*cards.values(), mix) for card in chosen])
     return ReportData(
         url=store.url,
         tally=sums.tally,
@@ -168,8 +176,12 @@ def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mappi
         origins=sums.captions.facts([Origin.WEB, Origin.HUMAN, Origin.SYNTHETIC]),
         best=sums.captions.best,
         examples={reason: tuple(pick.chosen()) for reason, pick in sorted(sums.examples.items())},
-        hosts=tuple((shorten(host, 80), count) for host, count in sums.hosts.top(5)),
+        hosts=sums.hosts.top(HOSTS),
+        hosts_exact=sums.hosts.exact,
+        sizes=sums.sizes.seen,
+        sizes_kept=sums.sizes.kept,
         gallery={verdict: with_pictures(chosen, small) for verdict, chosen in cards.items()},
+        mix=with_pictures(mix, small),
         seen={verdict: sums.gallery.seen(verdict) for verdict in Verdict},
         recipe=manifest.get("recipe", {}),
         models=manifest.get("models", {}),
@@ -235,15 +247,3 @@ def _pictures(url: str, ids: set[str]) -> Iterator[tuple[str, bytes]]:
 
 def _pass_over(_name: str, _reason: str) -> None:
     pass
-
-
-def _hosts(urls: pa.ChunkedArray) -> Mapping[str, int]:
-    """How often each host stands in these addresses, user and port left out."""
-    hosts: Counter[str] = Counter()
-    # Hundreds of thousands of addresses take some few hosts: all together, not one by one in Python.
-    found = pc.struct_field(pc.extract_regex(pc.utf8_trim_whitespace(urls), _HOST), "host")
-    found = pc.utf8_slice_codeunits(found, 0, _HOST_LENGTH)
-    for pair in pc.value_counts(found.drop_null()).to_pylist():
-        if pair["values"]:
-            hosts[pair["values"].strip("[]").lower()] += pair["counts"]
-    return hosts

@@ -30,9 +30,9 @@ NAME = "report.html"
 
 _GALLERIES = {
     Verdict.CHANGED: (
-        "Changed",
+        "Changed most",
         "The filter removed the text that came with the picture and kept a synthetic one: what CapFilt is for "
-        "(the paper's Figure 4). The clearest changes of a random choice come first.",
+        "(the paper's Figure 4). Those whose scores differ most, the clearest first.",
     ),
     Verdict.AGREED: ("Kept", "The original text was kept, or no original was there to be removed. A random choice."),
     Verdict.DOUBTED: (
@@ -45,6 +45,10 @@ _GALLERIES = {
         "A random choice.",
     ),
 }
+_MIX = (
+    "Random",
+    "Any picture that the filter saw, whatever its verdict: what is common here is common in the corpus.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,7 @@ class BookLine:
 class Section:
     """One gallery."""
 
-    verdict: Verdict
+    key: str
     name: str
     meaning: str
     seen: int
@@ -86,6 +90,7 @@ def render(data: ReportData) -> str:
         made=next((facts for facts in data.origins if facts.origin == Origin.SYNTHETIC), None),
         reference=_reference(data.decoding),
         charts=charts,
+        reasons={reason: name for reason, (_, name, _) in DROPS.items()},
         shorten=shorten,
         parts_together=PARTS_TOGETHER,
         curves=curves,
@@ -101,7 +106,7 @@ def write_report(store: Store, *, gallery: int = 48, seed: int = 0) -> str:
 
     Args:
         store: the destination of a finished or unfinished run.
-        gallery: pictures shown of each verdict, within [0, 96]; more are cut to that.
+        gallery: pictures shown in each gallery, within [0, 80]; more are cut to that.
         seed: chooses which ones.
 
     Raises:
@@ -146,7 +151,8 @@ def _books(data: ReportData) -> Iterator[BookLine]:
 
 def _sections(data: ReportData) -> Iterator[Section]:
     for verdict, (name, meaning) in _GALLERIES.items():
-        yield Section(verdict=verdict, name=name, meaning=meaning, seen=data.seen[verdict], cards=data.gallery[verdict])
+        yield Section(key=verdict, name=name, meaning=meaning, seen=data.seen[verdict], cards=data.gallery[verdict])
+    yield Section(key="mix", name=_MIX[0], meaning=_MIX[1], seen=sum(data.seen.values()), cards=data.mix)
 
 
 def _reference(decoding: str) -> tuple[float, str]:
