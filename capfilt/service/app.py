@@ -29,6 +29,7 @@ from capfilt.service.jobs.wire import State
 from capfilt.service.metrics import CONTENT_TYPE, Metrics
 from capfilt.service.models import Models
 from capfilt.service.online import Online
+from capfilt.service.page.routes import router as page_router
 from capfilt.service.problems import Refusal, responses
 from capfilt.service.wire import About, CapFiltRequest, CaptionRequest, Health, Kind, Picture, Results, ScoreRequest
 
@@ -144,6 +145,7 @@ def build_app(config: ServiceConfig, models: Callable[[ServiceConfig], Models]) 
     _watching(app, service)
     _asking(app, service)
     app.include_router(router(service.need_desk, config.jobs.poll_s))
+    app.include_router(page_router())
     describe(app)
     app.add_middleware(
         Edge,

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/"})
+OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/", "/report"})
 """Paths that ask for no token."""
 _SCHEME = {
     "type": "http",
