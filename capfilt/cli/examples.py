@@ -20,6 +20,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "capfilt refilter clean web-only --origins web --best 1 --dry-run",
     ),
     "dedup": ("capfilt dedup clean --dry-run", "capfilt dedup clean --near 0"),
+    "push": ("capfilt push clean ada/clean", "capfilt push s3://bucket/clean ada/clean --public"),
     "pretrain": (
         "capfilt pretrain clean next-model",
         "capfilt pretrain clean next-model --recipe mine.yaml --workers 4 --set steps=20000",

@@ -25,6 +25,7 @@ from capfilt.cli import (
     look,
     models,
     preview,
+    push,
     quickstart,
     refilter,
     rounds,
@@ -96,6 +97,7 @@ _add(DATA, "verify", look.verify, "Check a data set against its books.")
 _add(DATA, "report", look.report, "Write a data set's report again, and compare thresholds.")
 _add(DATA, "refilter", refilter.command, "Another data set from stored scores, with no model run.")
 _add(DATA, "dedup", look.dedup, "Drop pictures that are there twice, or look alike.")
+_add(DATA, "push", push.command, "Put a data set onto the Hugging Face Hub.")
 _add(MODELS, "pretrain", train.pretrain, "Pretrain a model on shards (ITC, ITM and LM).")
 _add_group(MODELS, "finetune", train.finetune, "Finetune a captioner or a filter on clean pairs.")
 _add(MODELS, "evaluate", evaluate.command, "Measure a model on pictures with references.")

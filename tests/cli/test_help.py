@@ -35,7 +35,7 @@ def test_commands_stand_in_groups(capfilt):
     headings = re.findall(r"^([A-Z].*):$", told, re.M)
     assert headings == ["Options", "Start here", "Data sets", "Models", "Service", "What comes along"]
     data = told.partition("Data sets:")[2].partition("\n\n")[0]
-    assert re.findall(r"^  (\w+)", data, re.M) == ["bootstrap", "verify", "report", "refilter", "dedup"]
+    assert re.findall(r"^  (\w+)", data, re.M) == ["bootstrap", "verify", "report", "refilter", "dedup", "push"]
 
 
 @pytest.mark.parametrize("args", [[], ["models"], ["jobs"], ["tokens"], ["recipes"], ["corpora"], ["finetune"]])
