@@ -25,7 +25,7 @@ FEW = [
     "animals-fish-dolphin-enrique-meza-c-01.jpg",
     "people-clothing-hats-pimp-hat-james-birkett-01.jpg",
 ]
-NAMED = {FEW[0]: "penguin.jpg", FEW[1]: "guitar.jpg"}
+NAMED = {FEW[0]: "penguin.jpg", FEW[1]: "guitar.jpg", FEW[5]: "scissors.jpg"}
 
 
 def python(code, *args, cwd=None):

@@ -33,9 +33,9 @@ class Captioner:
 
     >>> import capfilt
     >>> captioner = capfilt.Captioner.load("med-mini/captioner", decoding="beam")
-    >>> [[caption]] = captioner.write(["pictures/penguin.jpg"])
+    >>> [[caption]] = captioner.write(["pictures/scissors.jpg"])
     >>> caption
-    'a penguin'
+    'scissors'
 
     Nucleus sampling gives several captions; equal pictures get equal ones, in whatever batch and order:
 

@@ -17,8 +17,9 @@ def read(
 
     >>> import capfilt
     >>> samples = list(capfilt.read("clean"))
-    >>> samples[0].key
-    '00000-0000000'
+    >>> part, row = samples[0].key.split("-")
+    >>> part, len(row)
+    ('00000', 7)
     >>> samples[0].caption in [caption["text"] for caption in samples[0].captions if caption["kept"]]
     True
     >>> samples[0].picture().mode

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import signal
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -121,10 +122,14 @@ def serve_ray(config: ServiceConfig, *, verbose: bool = False) -> None:
     cpus = max(cores(), math.ceil(config.replicas * config.capfilt.cpus))
     run = RunConfig(address=config.address, verbose=verbose)
     with running(cpus, run, without="say --runner local"):
-        deploy(config)
-        _log.info("listening at http://%s:%d", config.host, config.port)
+        # Ray, once connected, has a handler that ends the process; it answers before `deploy` is through.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            deploy(config)
+            _log.info("listening at http://%s:%d", config.host, config.port)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            _log.info("told to end")
         finally:
             serve.shutdown()
 

@@ -105,7 +105,9 @@ def test_a_shell_completes(typed, completed):
 
 
 def test_the_script_of_completion_is_one_that_bash_reads():
-    done = subprocess.run([SCRIPT, "--show-completion", "bash"], capture_output=True, text=True, check=True)
+    # It is for the shell that calls, and that is found among the parents of the process: so a real one calls.
+    asked = f"{SCRIPT} --show-completion; exit $?"
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
     subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=True)
     assert "complete_bash" in done.stdout
 

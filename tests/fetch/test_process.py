@@ -23,7 +23,8 @@ config = FetchConfig(allow_addresses=("127.0.0.0/8",))
 print([item.width for item in fetch_all([sys.argv[1]] * 3, config)], flush=True)
 if len(sys.argv) > 2:
     child = os.fork()
-    print("child" if child == 0 else "parent", fetch_all([sys.argv[1]], config)[0].width, flush=True)
+    who, width = "child" if child == 0 else "parent", fetch_all([sys.argv[1]], config)[0].width
+    os.write(1, f"{who} {width}\\n".encode())  # a line as a whole, or the two may mix
     if child == 0:
         sys.exit()
     os.waitpid(child, 0)
