@@ -25,8 +25,18 @@ def test_the_gpus_table() -> None:
         assert f"| {name} | {' | '.join(cells)} |" in PAGE
 
 
-def test_the_cpus_table() -> None:
-    for name, side in sides("capfilt").items():
+def test_the_table_of_a_cpu_with_bfloat16() -> None:
+    found = sides("capfilt")
+    for name, side in found.items():
+        peer = found.get(f"transformers {name.rpartition(' ')[2]}")
+        cells = [f"{side['images_per_s']:.2f}", f"{side['images_per_s'] / peer['images_per_s']:.2f}" if peer else "-"]
+        cells += [f"{side['to transformers float32']:.2f}", f"{side['to data-juicer float32']:.2f}"]
+        cells += [f"{side['cpu_s_an_image']:.2f}", f"{side['share_of_limit']:.2f}"]
+        assert f"| {name} | {' | '.join(cells)} |" in PAGE
+
+
+def test_the_table_of_a_cpu_without() -> None:
+    for name, side in sides("capfilt-vnni").items():
         cells = [f"{side['images_per_s']:.2f}", f"{side['cpu_s_an_image']:.2f}"]
         cells += [f"{side['to transformers float32']:.2f}", f"{side['share_of_limit']:.2f}"]
         assert f"| {name} | {' | '.join(cells)} |" in PAGE
