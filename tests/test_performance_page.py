@@ -35,6 +35,18 @@ def test_the_table_of_a_cpu_with_bfloat16() -> None:
         assert f"| {name} | {' | '.join(cells)} |" in PAGE
 
 
+def test_the_profile_of_a_cpu_with_bfloat16() -> None:
+    told = json.loads((ROOT / "benchmarks" / "results" / "capfilt-profile.json").read_text())
+    spent = told["self_ms"]["capfilt bfloat16"]
+    whole = sum(spent.values())
+    attention = "aten::_scaled_dot_product_flash_attention_for_cpu"
+    shares = {
+        name: f"{100 * spent[name] / whole:.0f} %" for name in ("aten::addmm", attention, "aten::copy_", "aten::sort")
+    }
+    assert f"{shares['aten::addmm']} are linear layers" in PAGE
+    assert f"{shares[attention]} are attention, {shares['aten::copy_']} copies, {shares['aten::sort']} the sort" in PAGE
+
+
 def test_the_table_of_a_cpu_without() -> None:
     for name, side in sides("capfilt-vnni").items():
         cells = [f"{side['images_per_s']:.2f}", f"{side['cpu_s_an_image']:.2f}"]
