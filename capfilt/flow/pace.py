@@ -23,7 +23,9 @@ _ADVICE = {
     FETCH: "raise fetch.concurrency, give Ray more CPUs, or fetch from closer by",
     SINK: "a faster disk or store, or more CPUs",
 }
-_MODELS = "a GPU, more --workers, fewer captions an image, a smaller model, or on a CPU without bfloat16 capfilt.dtype: int8"
+_MODELS = (
+    "a GPU, more --workers, fewer captions an image, a smaller model, or on a CPU without bfloat16 capfilt.dtype: int8"
+)
 _MORE_GPUS = "more GPUs, fewer captions an image, or a smaller model"
 
 
