@@ -62,3 +62,17 @@ def test_the_plan_follows_from_the_rate() -> None:
     assert f"turns, {rate} images a second" in PAGE
     for images in (100_000_000, 5_000_000_000):
         assert f" images | {images / rate / 3600:,.0f} | " in PAGE
+
+
+def test_the_pipelines_figures() -> None:
+    told = json.loads((ROOT / "benchmarks" / "results" / "pipeline.json").read_text())
+    end = told["end"]
+    rate, engine = f"{end['bootstrap_images_s']:.0f}", f"{end['engine_images_s']:.0f}"
+    assert f"{rate} images a second, {end['share_of_engine']:.2f} of the engine's {engine}" in PAGE
+    assert f"report are {100 * end['share_of_books']:.1f} % of the work" in PAGE
+    assert f"up after {end['start_s']['until Ray is up']:.1f} s" in PAGE
+    assert f"done after {end['start_s']['until the first part is done']:.1f} s" in PAGE
+    for name in ("rows", "workers", "captions"):
+        assert f"| {name} | {' | '.join(f'{run[name]:,}' for run in told[name])} |" in PAGE
+        for key, label in (("steady_images_s", "after the first part"), ("images_s", "of the whole run")):
+            assert f"| images/s {label} | {' | '.join(f'{run[key]:,.0f}' for run in told[name])} |" in PAGE
