@@ -88,7 +88,7 @@ def fit_vocabulary(vocab: Path, architecture: Path) -> None:
     (architecture / "vocab.txt").write_text(text, encoding="utf-8")
 
 
-def start(corpora: Path, architecture: Path, target: Path) -> None:
+def start(corpora: Path, architecture: Path, target: Path, *, seed: int = 0) -> None:
     """Write an untrained model whose words and whose image encoder's first part others have trained.
 
     Word embeddings are the main components of a BERT encoder's; the EfficientNet of the image encoder, if it has one,
@@ -99,11 +99,12 @@ def start(corpora: Path, architecture: Path, target: Path) -> None:
             the model's width; ``backbone.safetensors`` by timm's names.
         architecture: ``model.yaml`` and ``vocab.txt``.
         target: the model folder.
+        seed: of all other weights.
 
     Raises:
         ModelError: the vectors or weights do not fit the architecture.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = MED.new(architecture)
     _take_words(model, corpora / "words.safetensors")
     if model.config.vision.stem == "efficientnet_lite0":

@@ -54,6 +54,7 @@ HEAVY = ("torch", "torchvision", "timm", "transformers", "ray", "pyarrow", "nump
         ["bootstrap", "--help"],
         ["pretrain", "--help"],
         ["rounds", "--help"],
+        ["paper", "--help"],
         ["inspect", "--help"],
         ["serve", "--help"],
     ],

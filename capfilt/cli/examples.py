@@ -31,6 +31,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "capfilt evaluate med-mini/filter clean --measure filtering",
         "capfilt evaluate captioner/model captions_val2014.json --images val2014 --out figures",
     ),
+    "paper": ("capfilt paper a --corpora corpora --out tables --seeds 3",),
     "rounds": ("capfilt rounds 2 laion.parquet coco-shards rounds --held-out flickr-shards",),
     "models": ("capfilt models", "capfilt models show med-mini/captioner"),
     "models show": ("capfilt models show blip/base-224",),

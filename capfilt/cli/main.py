@@ -24,6 +24,7 @@ from capfilt.cli import (
     jobs,
     look,
     models,
+    paper,
     preview,
     push,
     quickstart,
@@ -102,6 +103,7 @@ _add(MODELS, "pretrain", train.pretrain, "Pretrain a model on shards (ITC, ITM a
 _add_group(MODELS, "finetune", train.finetune, "Finetune a captioner or a filter on clean pairs.")
 _add(MODELS, "evaluate", evaluate.command, "Measure a model on pictures with references.")
 _add(MODELS, "rounds", rounds.command, "Finetune, bootstrap and pretrain anew, N times.")
+_add(MODELS, "paper", paper.command, "Make the paper's tables again, small.")
 _add_group(MODELS, "models", models.app, "List and show models; BLIP's weights in and out.")
 _add(SERVICE, "serve", serve.command, "Captions, scores, verdicts and jobs over HTTP.")
 _add_group(SERVICE, "jobs", jobs.app, "Jobs of a service: submit, follow, cancel, retry.")
