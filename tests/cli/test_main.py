@@ -18,6 +18,7 @@ COMMANDS = [
     "pretrain",
     "finetune",
     "rounds",
+    "paper",
     "evaluate",
     "report",
     "verify",
