@@ -1,0 +1,38 @@
+"""Puts the results of ``capfilt paper`` into docs/paper-tables.md, each between its marks.
+
+    capfilt paper a --corpora DIR --out benchmarks/results/paper     and the other tables
+    python -P benchmarks/paper.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from capfilt.paper.page import markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "paper-tables.md"
+RESULTS = ROOT / "benchmarks" / "results" / "paper"
+
+
+def results() -> dict[str, Any]:
+    """The committed results, by table."""
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))}
+
+
+def filled(page: str, found: Mapping[str, Any]) -> str:
+    """The page with each table that it has marks for.
+
+    Raises:
+        KeyError: it has marks for a table without results.
+    """
+    marks = re.compile(r"(<!-- table (\w+), from benchmarks/results/paper/\w+\.json -->\n).*?(<!-- end -->)", re.DOTALL)
+    return marks.sub(lambda mark: f"{mark[1]}{markdown(found[mark[2]])}{mark[3]}", page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results()), encoding="utf-8")

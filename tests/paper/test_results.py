@@ -1,0 +1,46 @@
+"""docs/paper-tables.md shows the committed results of the tables."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from capfilt.paper.config import load_table
+from capfilt.paper.run import summary
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmarks_paper", ROOT / "benchmarks" / "paper.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_shows_what_the_results_hold(script: ModuleType) -> None:
+    page, found = script.PAGE.read_text(encoding="utf-8"), script.results()
+    assert found
+    assert script.filled(page, found) == page
+    for name in found:
+        assert f"<!-- table {name}, from benchmarks/results/paper/{name}.json -->" in page
+        changed = json.loads(json.dumps(found))
+        changed[name]["arms"][-1]["mean"]["CIDEr"] += 0.1
+        assert script.filled(page, changed) != page
+
+
+def test_the_results_are_of_the_shipped_tables_and_their_means_of_their_units(script: ModuleType) -> None:
+    for name, told in script.results().items():
+        assert [arm["name"] for arm in told["arms"]] == list(load_table(name).arms)
+        for arm in told["arms"]:
+            assert len(arm["units"]) == told["seeds"] >= 3
+            again = summary([unit["figures"] for unit in arm["units"]])
+            assert again["mean"]["CIDEr"] == pytest.approx(arm["mean"]["CIDEr"])
+            assert again["spread"]["recall"] == pytest.approx(arm["spread"]["recall"])
