@@ -1,7 +1,7 @@
 """Puts the results of ``capfilt paper`` into docs/paper-tables.md, each between its marks.
 
-    capfilt paper a --corpora DIR --out benchmarks/results/paper     and the other tables
-    python -P benchmarks/paper.py
+capfilt paper a --corpora DIR --out benchmarks/results/paper     and the other tables
+python -P benchmarks/paper.py
 """
 
 from __future__ import annotations
