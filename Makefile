@@ -36,6 +36,9 @@ format: $(VENV)/.installed-dev  ## puts the code into the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-dev  ## the site, in site/
+	$(BIN)/mkdocs build --strict
+
 bench: $(VENV)/.installed-dev  ## speed of the capfilt stage on this machine
 	$(BIN)/python -P benchmarks/embedded.py  # -P: else the file would hide the package of its name
 
