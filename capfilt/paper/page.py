@@ -40,7 +40,7 @@ def markdown(told: Mapping[str, Any]) -> str:
     lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
     done = min(len(arm["units"]) for arm in told["arms"])
     cost = f"{told['cpu_s'] / 60:.0f} minutes of one core, what it shares with other tables counted"
-    return "\n".join([*lines, "", f"{done} seed{'s' if done != 1 else ''}; {cost}.", ""])
+    return "\n".join([*lines, "", f"{done} seed{'s' if done != 1 else ''} in {told['precision']}; {cost}.", ""])
 
 
 def verdict(told: Mapping[str, Any], key: str, name: str) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from capfilt.errors import DestinationError, require_within
-from capfilt.paper.config import load_scale, load_table
+from capfilt.med.device import device_of, precision_of
+from capfilt.paper.config import Scale, load_scale, load_table
 from capfilt.paper.experiment import Experiment
 from capfilt.paper.page import draw, markdown
 from capfilt.paper.steps import Steps
@@ -54,6 +55,7 @@ def run_table(
         "show": list(asked.show),
         "scale": Path(scale).stem,
         "seeds": seeds,
+        "precision": precision(size),
         "material": doing.material.figures,
         "cpu_s": 0.0,
         "arms": [{"name": key, "title": arm.title, "paper": arm.paper, "units": []} for key, arm in asked.arms.items()],
@@ -73,6 +75,12 @@ def run_table(
     if figure := draw(told):
         store.write(f"{name}.png", figure)
     return told
+
+
+def precision(scale: Scale) -> str:
+    """What this machine pretrains in."""
+    asked = scale.pretrain
+    return str(precision_of(asked.precision, device_of(asked.device))).removeprefix("torch.")
 
 
 def summary(units: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -199,8 +199,9 @@ class TrainConfig:
     """Steps between reports, 1 or more."""
     seed: int = 0
     """Of weights, order, augmentation and negatives."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """``bfloat16`` computes under autocast; weights stay float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """``bfloat16`` computes under autocast; weights stay float32. ``auto`` is bfloat16 where the device multiplies in
+    it (a GPU from Ampere on, a CPU with AMX or AVX-512 BF16), else float32."""
     device: str = "auto"
     """``auto`` takes a GPU where there is one, each process of torchrun its own."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from capfilt.captions import clean
 from capfilt.errors import CapfiltError, TrainingError
 from capfilt.med import ranks
+from capfilt.med.device import precision_of
 from capfilt.med.encoders import Begun
 from capfilt.med.model import MED
 from capfilt.med.objectives import alpha_at
@@ -215,7 +216,7 @@ class _Run:
     def _losses(self, raw: Raw, step: int, *, follow: bool) -> dict[str, Tensor]:
         o = self.config.objective
         alpha = alpha_at(step, steps_per_epoch=self.per_epoch, alpha=o.alpha, ramp_epochs=o.alpha_ramp_epochs)
-        mixed = self.config.precision == "bfloat16"
+        mixed = precision_of(self.config.precision, str(self.device)) == torch.bfloat16
         # On a CPU the backward pass of fused bfloat16 attention takes three times as long as the plain one.
         kernels = [SDPBackend.MATH] if mixed and self.device.type == "cpu" else list(_FUSED)
         with sdpa_kernel(kernels), torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):

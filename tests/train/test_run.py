@@ -16,6 +16,7 @@ from capfilt.evaluate.captioning import wording, write
 from capfilt.evaluate.filtering import separation
 from capfilt.evaluate.references import read
 from capfilt.med.captioner import MEDCaptioner
+from capfilt.med.device import precision_of
 from capfilt.med.encoders import Begun
 from capfilt.med.filter import MEDFilter
 from capfilt.med.model import MED, resized_positions
@@ -332,3 +333,13 @@ def test_encoders_that_are_nowhere_stop_the_run_before_anything_is_written(
     with pytest.raises(ModelError, match="no such file or folder"):
         train(config(tiny_architecture, shape_shard, tmp_path / "run", init_text="./nowhere/at all"))
     assert not (tmp_path / "run").exists()
+
+
+def test_precision_auto_is_what_the_device_multiplies_in(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    own = str(precision_of("auto", "cpu")).removeprefix("torch.")
+    for precision in ("auto", own):
+        train(config(tiny_architecture, shape_shard, tmp_path / precision, steps=2, precision=precision))
+    auto, named = weights(tmp_path / "auto" / "model"), weights(tmp_path / own / "model")
+    assert all(torch.equal(auto[name], named[name]) for name in named)
