@@ -26,6 +26,7 @@ from capfilt.service.access import Access
 from capfilt.service.app import build_app
 from capfilt.service.config import ServiceConfig
 from capfilt.service.engine import Outcome, Work
+from capfilt.service.local import KEEP_ALIVE_S
 from capfilt.service.logs import to_stderr
 from capfilt.service.models import Busy, opened
 
@@ -142,7 +143,12 @@ def deploy(config: ServiceConfig) -> None:
     """
     try:
         serve.start(
-            http_options={"host": config.host, "port": config.port, "request_timeout_s": 3 * config.limits.timeout_s}
+            http_options={
+                "host": config.host,
+                "port": config.port,
+                "request_timeout_s": 3 * config.limits.timeout_s,
+                "keep_alive_timeout_s": KEEP_ALIVE_S,
+            }
         )
         serve.run(application(config), name=NAME, route_prefix="/")
     except RuntimeError as error:

@@ -10,6 +10,8 @@ from capfilt.service.models import LocalModels
 
 _ENDS_S = 10
 _CONNECTIONS = 1024
+KEEP_ALIVE_S = 75
+"""How long an idle connection stays open; longer than any Retry-After, so that who comes again finds it."""
 
 
 def serve_local(config: ServiceConfig) -> None:
@@ -18,7 +20,20 @@ def serve_local(config: ServiceConfig) -> None:
     Raises:
         CapfiltError: the tokens cannot be read, or are needed and not given.
     """
-    server = uvicorn.Server(
+    server_of(config).run()
+
+
+def server_of(config: ServiceConfig, *, ends_s: int = _ENDS_S) -> uvicorn.Server:
+    """The server, not running yet.
+
+    Args:
+        config: its settings.
+        ends_s: seconds that what is under way has when it is told to end.
+
+    Raises:
+        CapfiltError: as :func:`serve_local`.
+    """
+    return uvicorn.Server(
         uvicorn.Config(
             build_app(config, LocalModels),
             host=config.host,
@@ -26,8 +41,8 @@ def serve_local(config: ServiceConfig) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=_ENDS_S,
+            timeout_graceful_shutdown=ends_s,
+            timeout_keep_alive=KEEP_ALIVE_S,
             limit_concurrency=_CONNECTIONS,
         )
     )
-    server.run()

@@ -7,16 +7,15 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 import pytest
-import uvicorn
 
 from capfilt import catalog
 from capfilt.fetch.config import FetchConfig
-from capfilt.service.app import build_app
 from capfilt.service.config import LimitsConfig, ServiceConfig
-from capfilt.service.models import LocalModels
+from capfilt.service.local import server_of
 
 
 @pytest.fixture(scope="session")
@@ -46,11 +45,11 @@ def free_port():
 @contextmanager
 def serving(config):
     """The service of a configuration, ready; yields its address."""
-    how = {"host": "127.0.0.1", "port": free_port(), "log_config": None, "access_log": False}
-    server = uvicorn.Server(uvicorn.Config(build_app(config, LocalModels), timeout_graceful_shutdown=2, **how))
+    config = replace(config, port=free_port())
+    server = server_of(config, ends_s=2)
     thread = threading.Thread(target=server.run)
     thread.start()
-    address = f"http://127.0.0.1:{how['port']}"
+    address = f"http://127.0.0.1:{config.port}"
     try:
         wait_ready(address)
         yield address

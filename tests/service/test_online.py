@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -235,3 +237,13 @@ def test_a_model_that_is_not_there_is_told_by_readiness():
         assert "no/such-model" in answer.json()["detail"]
         assert client.post("/v1/caption", json={"pictures": [{"image": "AAAA"}]}).status_code == 503
         assert client.get("/healthz").status_code == 200
+
+
+def test_who_comes_again_after_seconds_finds_the_connection_open(service):
+    link = http.client.HTTPConnection(service.removeprefix("http://"), timeout=30)
+    for pause in (6, 0):  # more than the 5 s after which uvicorn closes by itself
+        link.request("GET", "/healthz")
+        answer = link.getresponse()
+        assert (answer.status, answer.read() != b"") == (200, True)
+        time.sleep(pause)
+    link.close()
