@@ -81,7 +81,8 @@ def command(
     from capfilt.recipe import load
 
     if not source and recipe is None:
-        raise UsageError("Missing argument 'SOURCE'.")
+        # The parser gives what there is to DEST, and would call SOURCE missing.
+        raise UsageError(f"SOURCE and DEST are needed, and there is only '{dest}'.")
     result = run(
         source or None,
         dest,

@@ -29,16 +29,17 @@ def fields(module: str, config: str) -> Callable[[str], list[str]]:
     """A completer of ``section.field=`` for the config class that stands in a module of capfilt."""
 
     def complete(incomplete: str) -> list[str]:
-        return [f"{name}=" for name in _fields(getattr(import_module(module), config)) if name.startswith(incomplete)]
+        return [f"{name}=" for name in names(getattr(import_module(module), config)) if name.startswith(incomplete)]
 
     return complete
 
 
-def _fields(config: type, before: str = "") -> Iterator[str]:
+def names(config: type, before: str = "") -> Iterator[str]:
+    """Every field of a config class, as ``section.field``."""
     hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
         kind = hints[field.name]
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            yield from _fields(kind, f"{before}{field.name}.")
+            yield from names(kind, f"{before}{field.name}.")
         else:
             yield f"{before}{field.name}"

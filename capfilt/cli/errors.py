@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
 from enum import IntEnum
 
 import typer
@@ -54,10 +56,23 @@ def _near(error: Exception, message: str) -> str:
     if unknown := re.search(r"No such command '([^']*)'", message):
         return meant(unknown[1], getattr(command, "commands", {}))
     if unknown := re.search(r"No such option:? '?(-[^\s']*)", message):
-        return meant(unknown[1], [name for param in getattr(command, "params", ()) for name in param.opts])
+        options = [name for param in getattr(command, "params", ()) for name in param.opts]
+        return meant(unknown[1], options) or _field(unknown[1], options)
     if choice := re.search(r"'([^']*)' is not one of (.*)", message):
         return meant(choice[1], re.findall("'([^']*)'", choice[2]))
     return ""
+
+
+def _field(option: str, options: Sequence[str]) -> str:
+    """The field of a recipe that somebody took for an option."""
+    if "--set" not in options:
+        return ""
+    from capfilt.cli.completing import names
+    from capfilt.recipe import Recipe
+
+    fields = {name.rpartition(".")[2]: name for name in names(Recipe)}
+    near = get_close_matches(option.lstrip("-").replace("-", "_"), fields, n=1, cutoff=0.75)
+    return f"A field of the recipe is set with --set {fields[near[0]]}=... " if near else ""
 
 
 def say(text: str) -> None:

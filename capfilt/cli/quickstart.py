@@ -7,6 +7,8 @@ a small model on the result for a few steps. Every piece is a command of its own
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -100,12 +102,17 @@ def _look(result: Result) -> None:
 def _next(data: Path, out: Path) -> None:
     typer.echo("\nWhat to type next")
     for line in (
-        f"capfilt verify {data}",
-        "capfilt recipes show bootstrap > mine.yaml",
-        "capfilt bootstrap YOUR_TABLE.parquet DEST --recipe mine.yaml --dry-run",
-        f"capfilt pretrain DEST {out}/next --recipe {TRAINING}",
+        f"verify {data}",
+        "recipes show bootstrap > mine.yaml",
+        "bootstrap YOUR_TABLE.parquet DEST --recipe mine.yaml --dry-run",
+        f"pretrain DEST {out}/next --recipe {TRAINING}",
     ):
-        typer.echo(f"  {line}")
+        typer.echo(f"  {_program()} {line}")
+
+
+def _program() -> str:
+    """How the shell finds this program: not by its bare name where `make` has put it into .venv."""
+    return "capfilt" if shutil.which("capfilt") else sys.argv[0]
 
 
 def _table(folder: Path) -> Path:

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 READ, FETCH, CAPFILT, SINK = "read", "fetch", "capfilt", "sink"
+START = "the start"
+"""No stage: getting ready took most of the time of a short run."""
 BUSY = 0.8
 """Workers with models that worked for so much of the time were waited for, not waiting."""
 _KEY = b"capfilt.spent"
@@ -131,9 +133,12 @@ class Pace:
 
     @property
     def limits(self) -> str | None:
-        """The stage that holds the run up: the models where they hardly wait, else who works most beside them."""
+        """What holds the run up: the models where they hardly wait, else the stage that works most beside them; of a
+        run that is over, the start if that took most of its time."""
         if not self.stages:
             return None
+        if self.finish and self.first is not None and self.first > self.wall / 2 and self.busy < BUSY / 2:
+            return START
         others = {name: one.seconds for name, one in self.stages.items() if name != CAPFILT}
         models = self.stages.get(CAPFILT, Spent()).seconds / self.workers
         most = max(others, key=lambda name: others[name], default=CAPFILT)
@@ -145,6 +150,8 @@ class Pace:
     def advice(self) -> str | None:
         """What would make it faster."""
         limits = self.limits
+        if limits == START:
+            return "more rows at once" + ("; so few are done sooner with --runner local" if self.ready >= 1 else "")
         if limits == CAPFILT:
             return _MORE_GPUS if self.gpus else _MODELS
         return _ADVICE.get(limits or "")

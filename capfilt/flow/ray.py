@@ -113,6 +113,7 @@ def pipeline(
         restarts: how often one of them that died is started again.
         most: workers that each pool may grow to; None leaves them as they are.
     """
+    workers = min(workers, len(parts))  # Ray warns of a worker that no part is left for
     items = [{"part": json.dumps(dataclasses.asdict(part))} for part in parts]
     dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=len(items))
     pools = {stage.needs.cpus for stage in stages if stage.needs.stateful}

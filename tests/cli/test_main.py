@@ -84,6 +84,12 @@ def test_a_wrong_command_line_takes_two_lines(capfilt, args, told):
     assert "--help" in mend
 
 
+def test_a_field_taken_for_an_option_is_named(capfilt):
+    mend = capfilt("bootstrap", "a", "b", "--thershold", "0.4").err.splitlines()[1]
+    assert "--set capfilt.threshold=" in mend
+    assert "--set" not in capfilt("verify", "a", "--thershold", "0.4").err
+
+
 @pytest.mark.parametrize(
     "error",
     [

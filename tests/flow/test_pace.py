@@ -1,10 +1,12 @@
 """How fast a run is said to be, and what is said to hold it up."""
 
+from dataclasses import replace
+
 import pytest
 
 from capfilt.flow.config import PlanConfig
 from capfilt.flow.local import run_local
-from capfilt.flow.pace import CAPFILT, FETCH, READ, SINK, Pace, Spent, notes_from_json, notes_to_json
+from capfilt.flow.pace import CAPFILT, FETCH, READ, SINK, START, Pace, Spent, notes_from_json, notes_to_json
 from capfilt.flow.plan import plan
 
 
@@ -47,6 +49,15 @@ def test_with_gpus_more_gpus_are_what_helps() -> None:
 
 def test_the_time_before_the_engine_is_up_is_nobodys_idleness() -> None:
     assert pace({CAPFILT: 5}, ready=5.0).busy == 1.0
+
+
+def test_the_start_of_a_short_run_is_what_took_its_time() -> None:
+    short = Pace(ready=3.0).plus({CAPFILT: Spent(1.0, 30), FETCH: Spent(0.1, 30)}, wall=30.0)
+    assert short.limits == CAPFILT, "while it runs, nobody knows how short it is"
+    over = replace(short, finish=0.2)
+    assert (over.limits, str(over.advice).endswith("--runner local")) == (START, True)
+    longer = over.plus({CAPFILT: Spent(90.0, 3000)}, wall=130.0)
+    assert longer.limits == CAPFILT
 
 
 def test_notes_travel() -> None:
