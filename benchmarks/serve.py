@@ -36,6 +36,8 @@ from pathlib import Path
 from typing import Any
 
 PART_ROWS = 100
+BODIES = 24
+"""Different requests; what each is answered alone is learnt first."""
 
 
 def config(options: argparse.Namespace) -> dict[str, Any]:
@@ -207,7 +209,7 @@ class Crowd:
 def bodies(pictures: int) -> list[bytes]:
     shown = files()
     found = []
-    for first in range(len(shown)):
+    for first in range(0, BODIES * pictures, pictures):
         chosen = [shown[(first + n) % len(shown)] for n in range(pictures)]
         asked = [{"image": base64.b64encode(data).decode(), "texts": [text]} for data, text in chosen]
         found.append(json.dumps({"pictures": asked}).encode())
@@ -225,6 +227,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=8, help="pictures a request")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--crowd", type=int, default=96)
+    parser.add_argument("--each", type=int, default=6, help="requests of each client of the crowd")
     parser.add_argument("--queue", type=int, default=256)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -236,10 +239,12 @@ def main() -> None:
             crowd = Crowd(where, bodies(options.pictures))
             crowd.learn()
             crowd.run(4, seconds=options.seconds / 4)  # warm
-            tables.append([crowd.run(count, seconds=options.seconds) for count in options.clients])
-            crowds.append(crowd.run(options.crowd, each=6))
-        for line in (*tables[-1], crowds[-1]):
-            print(json.dumps(line), flush=True)
+            tables.append([])
+            for count in options.clients:
+                tables[-1].append(crowd.run(count, seconds=options.seconds))
+                print(json.dumps(tables[-1][-1]), flush=True)
+            crowds.append(crowd.run(options.crowd, each=options.each))
+            print(json.dumps(crowds[-1]), flush=True)
     alone = statistics.median(engines)
     most = statistics.median(max(line["pictures_s"] for line in table) for table in tables)
     report = {
