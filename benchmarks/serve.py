@@ -5,7 +5,8 @@
 
 The engine is the CapFilt stage in one process, its pictures in memory, as many threads as the service's models have.
 The service is ``capfilt serve`` as a user starts it; clients on the same cores send encoded pictures with a text each
-in base64, each client its next request when the last one is answered. Engine and service take turns.
+in base64, each client its next request when the last one is answered. Both have the same pictures and texts, over and
+over, in the same order, and take turns.
 
 Then a crowd asks for more than may wait (``limits.queue``): each request is sent again when its 429 says so, until it
 is answered. Counted are answers of each status, refusals without Retry-After, connections that broke, and requests
@@ -35,9 +36,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PART_ROWS = 100
 BODIES = 24
-"""Different requests; what each is answered alone is learnt first."""
+"""Different requests; what each is answered alone is learnt first. The engine's part has the pictures of all."""
 
 
 def config(options: argparse.Namespace) -> dict[str, Any]:
@@ -47,31 +47,31 @@ def config(options: argparse.Namespace) -> dict[str, Any]:
     return told
 
 
-def files() -> list[tuple[bytes, str]]:
-    """The sample's pictures as they are on the web, with a text each."""
+def files(count: int) -> list[tuple[bytes, str]]:
+    """The first ``count`` of the sample's pictures as they are on the web, with a text each."""
     from capfilt.catalog import sample
 
     found = sorted((sample() / "images").glob("*.[jp][pn]g"))
-    return [(file.read_bytes(), file.stem.replace("-", " ")) for file in found]
+    assert len(found) >= count, f"the sample has {len(found)} pictures, and {count} are needed"
+    return [(file.read_bytes(), file.stem.replace("-", " ")) for file in found[:count]]
 
 
-def _stage(told: dict[str, Any], seconds: float, out: Any) -> None:
+def _stage(told: dict[str, Any], pictures: int, seconds: float, out: Any) -> None:
     from capfilt import records
     from capfilt.images import ImageLimits, Picture, normalise
     from capfilt.records import web_caption
     from capfilt.stages.capfilt import CapFilt
     from capfilt.stages.config import CapFiltConfig
 
-    shown = [(normalise(data, ImageLimits()), text) for data, text in files()]
+    shown = [(normalise(data, ImageLimits()), text) for data, text in files(pictures)]
     ready = [(picture.data, text) for picture, text in shown if isinstance(picture, Picture)]
+    assert len(ready) == pictures
 
     def part(at: int) -> Any:
-        rows = (divmod(at * PART_ROWS + n, len(ready))[1] for n in range(PART_ROWS))
         return records.table_of(
-            {"id": f"{at:016x}{n:016x}", "part": 0, "row": n, "image": ready[one][0],
-             "captions": [web_caption(ready[one][1])]}
-            for n, one in enumerate(rows)
-        )  # fmt: skip
+            {"id": f"{at:016x}{n:016x}", "part": 0, "row": n, "image": data, "captions": [web_caption(text)]}
+            for n, (data, text) in enumerate(ready)
+        )
 
     work = CapFilt(capfilt=CapFiltConfig(**told)).open()
     work(part(0))
@@ -79,14 +79,14 @@ def _stage(told: dict[str, Any], seconds: float, out: Any) -> None:
     while time.perf_counter() - start < seconds:
         work(part(1 + done))
         done += 1
-    out.put(done * PART_ROWS / (time.perf_counter() - start))
+    out.put(done * pictures / (time.perf_counter() - start))
 
 
 def engine(options: argparse.Namespace) -> float:
     """Pictures a second of the stage alone."""
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
-    alone = context.Process(target=_stage, args=(config(options), options.seconds, out))
+    alone = context.Process(target=_stage, args=(config(options), BODIES * options.pictures, options.seconds, out))
     alone.start()
     rate: float = out.get(timeout=3600)
     alone.join()
@@ -207,10 +207,9 @@ class Crowd:
 
 
 def bodies(pictures: int) -> list[bytes]:
-    shown = files()
-    found = []
-    for first in range(0, BODIES * pictures, pictures):
-        chosen = [shown[(first + n) % len(shown)] for n in range(pictures)]
+    shown, found = files(BODIES * pictures), []
+    for first in range(0, len(shown), pictures):
+        chosen = shown[first : first + pictures]
         asked = [{"image": base64.b64encode(data).decode(), "texts": [text]} for data, text in chosen]
         found.append(json.dumps({"pictures": asked}).encode())
     return found

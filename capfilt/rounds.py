@@ -56,7 +56,7 @@ from capfilt.storage import Store
 from capfilt.train.config import Task, TrainConfig
 from capfilt.train.log import StepReport
 from capfilt.train.pairs import Pairs
-from capfilt.train.run import FREE, train
+from capfilt.train.run import FREE, OnStep, TrainResult, train
 
 Step = Literal["captioner", "filter", "data", "pretrain", "held-out"]
 _TRAININGS: tuple[Task, ...] = ("captioner", "filter", "pretrain")
@@ -175,6 +175,7 @@ def rounds(
     out: str,
     *,
     run: RunConfig | None = None,
+    training: RunConfig | None = None,
     on_progress: Callable[[Told], None] | None = None,
 ) -> RoundsResult:
     """Does what is not done yet of the first ``count`` rounds, then the report on all that are.
@@ -184,6 +185,8 @@ def rounds(
         config: the settings, which must be those that ``out`` was begun with.
         out: a folder of this machine.
         run: where the bootstrap runs; None starts Ray here.
+        training: by how many processes of Ray each training is done, and where; None trains in this process. Then
+            ``out`` and all data must be at the same path for all of them.
         on_progress: told when a step begins and of its progress.
 
     Raises:
@@ -198,7 +201,7 @@ def rounds(
     held = _checked(config) if len(before) < count else []
     claim(store, _identity(config), planned.digest, job="rounds")
     claim_models(store, models)
-    loop = _Loop(store, config, run or RunConfig(), on_progress or _nobody, held)
+    loop = _Loop(store, config, run or RunConfig(), training, on_progress or _nobody, held)
     for number in range(len(before) + 1, count + 1):
         loop.round(number)
     figures = [store.read_json(f"{_name(number)}/round.json") for number in _finished(store)]
@@ -221,10 +224,12 @@ class _Loop:
         store: Store,
         config: RoundsConfig,
         run: RunConfig,
+        training: RunConfig | None,
         tell: Callable[[Told], None],
         held: Sequence[Referenced],
     ) -> None:
-        self.store, self.config, self.run, self.tell, self.held = store, config, run, tell, held
+        self.store, self.config, self.tell, self.held = store, config, tell, held
+        self.run, self.training = run, training
         self.number = 0
 
     def round(self, number: int) -> None:
@@ -270,7 +275,7 @@ class _Loop:
         config = replace(config, init=init, out=out, data=replace(config.data, shards=shards))
 
         def work() -> dict[str, Any]:
-            done = train(config, lambda report: self._tell(task, report))
+            done = self._trained(config, lambda report: self._tell(task, report))
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()  # Ray's workers are other processes, and want the same memory
             return {"steps": done.steps, "first_loss": done.first_loss, "last_loss": done.last_loss}
@@ -279,6 +284,13 @@ class _Loop:
         # Nothing goes on from them any more, and of a large model they are by far the most that a round writes.
         shutil.rmtree(Path(out) / "checkpoints", ignore_errors=True)
         return figures
+
+    def _trained(self, config: TrainConfig, on_step: OnStep) -> TrainResult:
+        if self.training is None:
+            return train(config, on_step)
+        from capfilt.flow.training import train_on_ray  # noqa: PLC0415 only who trains on Ray loads it
+
+        return train_on_ray(config, self.training, on_step)
 
     def _bootstrap(self, models: Mapping[str, str]) -> dict[str, Any]:
         recipe = self.config.bootstrap

@@ -68,8 +68,9 @@ def loop(world, tiny_architecture, shape_shard):
         place = [f"pretrain.model={tiny_architecture}"]
         return load_config(RoundsConfig, str(world / "recipe.yaml"), [*begin, *place, *settings], given=given)
 
-    def run(count, out, *settings, on_progress=None, **more):
-        return rounds(count, configure(*settings, **more), str(out), run=LOCAL, on_progress=on_progress)
+    def run(count, out, *settings, on_progress=None, training=None, **more):
+        config = configure(*settings, **more)
+        return rounds(count, config, str(out), run=LOCAL, training=training, on_progress=on_progress)
 
     run.configure = configure
     with pytest.MonkeyPatch.context() as patch:
@@ -266,6 +267,21 @@ def test_what_would_go_wrong_hours_later_is_said_before_anything_is_written(
     with pytest.raises(CapfiltError, match=says):
         loop(2, tmp_path / "out", *(text.format(world=world) for text in settings), **more)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+def test_the_trainings_of_a_round_are_shared_among_processes_of_ray(loop, two, tmp_path):
+    told = []
+    loop(1, tmp_path / "out", training=RunConfig(workers=2), on_progress=told.append)
+    alone, shared = figures_of(two[0], 1), figures_of(tmp_path / "out", 1)
+    for task in ("captioner", "filter", "pretrain"):
+        assert shared[task]["steps"] == alone[task]["steps"]
+    # The captioner sees the same pairs in the same batches, whoever has which; the later steps hang on it.
+    assert shared["captioner"]["last_loss"] == pytest.approx(alone["captioner"]["last_loss"], abs=0.05)
+    assert {step.step for step in told if isinstance(step.now, StepReport)} == {"captioner", "filter", "pretrain"}
+    assert verify(Store(str(tmp_path / "out" / "round-01" / "data"))) == []
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from capfilt.errors import DestinationError, RecipeError
 from capfilt.recipe import load_config
 from capfilt.train.config import Task, TrainConfig
-from capfilt.train.run import OnStep, TrainResult, train
+
+if TYPE_CHECKING:
+    from capfilt.train.run import OnStep, TrainResult
 
 
 def pretrain(
@@ -41,7 +43,10 @@ def pretrain(
     Raises:
         CapfiltError: a mistake in recipe, data or model; or training that cannot go on.
     """
-    return train(configure("pretrain", recipe, data, out, settings), on_step)
+    config = configure("pretrain", recipe, data, out, settings)
+    from capfilt.train.run import train  # noqa: PLC0415 torch, seconds of it: mistakes are told before
+
+    return train(config, on_step)
 
 
 def finetune(
@@ -73,7 +78,10 @@ def finetune(
     Raises:
         CapfiltError: as :func:`pretrain`.
     """
-    return train(configure(role, recipe or f"finetune-{role}", data, out, settings), on_step)
+    config = configure(role, recipe or f"finetune-{role}", data, out, settings)
+    from capfilt.train.run import train  # noqa: PLC0415
+
+    return train(config, on_step)
 
 
 def configure(

@@ -86,13 +86,16 @@ def command(
     """
     from capfilt.catalog import model_folder
     from capfilt.evaluate.references import read
-    from capfilt.evaluate.run import ROWS, Asked, Results, evaluate
-    from capfilt.med.device import device_of
-    from capfilt.roles import Writing
 
     folder = model_folder(model)
     if out is not None:
         _check_out(out)
+    items = list(islice(read(data, images=images, split=split), limit))
+    # Torch only now: a mistake is told of at once.
+    from capfilt.evaluate.run import ROWS, Asked, Results, evaluate
+    from capfilt.med.device import device_of
+    from capfilt.roles import Writing
+
     beams = {Decoding.BEAM: 3, Decoding.GREEDY: 1, Decoding.NUCLEUS: None}[decoding]
     asked = Asked(
         measures=tuple(m.value for m in measure) if measure else None,
@@ -103,7 +106,6 @@ def command(
         batch_size=batch_size,
         device=device_of(device),
     )
-    items = list(islice(read(data, images=images, split=split), limit))
     about = {"model": model, "data": list(data), "split": split, "limit": limit}
     results = None if out is None else Results(out)
     try:

@@ -48,6 +48,15 @@ def command(
     ] = None,
     runner: RunnerOption = Runner.RAY,
     workers: WorkersOption = None,
+    train_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--train-workers",
+            metavar="N",
+            min=1,
+            help="Share each batch of the trainings among N processes, on Ray. Default: in this process.",
+        ),
+    ] = None,
     address: AddressOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, and no progress.")] = False,
     verbose: VerboseOption = False,
@@ -67,8 +76,11 @@ def command(
     run = RunConfig(
         runner="local" if runner is Runner.LOCAL else "ray", workers=workers, address=address, verbose=verbose
     )
+    training = RunConfig(workers=train_workers, address=address, verbose=verbose) if train_workers else None
     with ExitStack() as stack:
-        result = rounds(count, config, out, run=run, on_progress=_Meters(stack, quiet=quiet or as_json))
+        result = rounds(
+            count, config, out, run=run, training=training, on_progress=_Meters(stack, quiet=quiet or as_json)
+        )
     if as_json:
         typer.echo(json.dumps({"out": result.out, "rounds": list(result.rounds)}, indent=1, sort_keys=True))
     else:

@@ -141,6 +141,9 @@ def run(
     start = None if quiet else _show_start
     with meter(config.task, quiet=quiet, every=0) as progress:
         if workers is None and address is None:
+            from capfilt.train.pairs import sources_of
+
+            sources_of(config.data)  # a wrong path is told of before torch loads, which takes seconds
             from capfilt.train.run import train
 
             return train(config, lambda report: _tell(progress, report), start)

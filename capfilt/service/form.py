@@ -6,10 +6,7 @@ and their docstrings; knows no page.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import textwrap
 import types
 import typing
 from typing import Any, Literal
@@ -17,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from capfilt.recipe import Recipe
+from capfilt.schema import docs
 
 FieldKind = Literal["text", "whole", "number", "yes-no", "choice", "list", "json"]
 _PLAIN: dict[Any, FieldKind] = {str: "text", int: "whole", float: "number", bool: "yes-no"}
@@ -50,7 +48,7 @@ class Form(BaseModel):
 
 def recipe_form() -> Form:
     """The form of a recipe; sections within sections have their fields in the outer one."""
-    hints, about = typing.get_type_hints(Recipe), _docs(Recipe)
+    hints, about = typing.get_type_hints(Recipe), docs(Recipe)
     sections = [
         FormSection(name=one.name, about=about.get(one.name, ""), fields=_fields(hints[one.name], f"{one.name}."))
         for one in dataclasses.fields(Recipe)
@@ -59,7 +57,7 @@ def recipe_form() -> Form:
 
 
 def _fields(cls: type, prefix: str) -> list[FormField]:
-    hints, about = typing.get_type_hints(cls), _docs(cls)
+    hints, about = typing.get_type_hints(cls), docs(cls)
     found: list[FormField] = []
     for one in dataclasses.fields(cls):
         kind, name = hints[one.name], prefix + one.name
@@ -91,15 +89,3 @@ def _kind(kind: Any) -> tuple[FieldKind, list[str], bool]:
     if origin is tuple and args == (str, ...):
         return "list", [], False
     return _PLAIN.get(kind, "json"), [], False
-
-
-def _docs(cls: type) -> dict[str, str]:
-    """What stands below each field in the class's source, in one line."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(tree, ast.ClassDef)  # noqa: S101 it is a class's source
-    docs: dict[str, str] = {}
-    for field, below in zip(tree.body, tree.body[1:], strict=False):
-        told = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(told, str):
-            docs[field.target.id] = " ".join(told.split())
-    return docs

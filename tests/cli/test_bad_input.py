@@ -223,3 +223,20 @@ def test_the_other_commands_refuse(case, capfilt, tiny_architecture, tmp_path):
     said = capfilt(*arguments)
     assert_two_lines(said.code, said.out, said.err, case.told)
     assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [["pretrain", "none", "out"], ["finetune", "filter", "none", "out"], ["evaluate", "med-mini/filter", "none"]],
+    ids=lambda asked: asked[0],
+)
+def test_a_path_that_is_missing_is_told_of_before_torch_loads(asked, tmp_path):
+    probe = (
+        "import sys; from capfilt.cli.main import call; code = call(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe, *asked], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["2", "False"]
+    assert "none: there is no such file or folder" in done.stderr
+    assert not (tmp_path / "out").exists()
