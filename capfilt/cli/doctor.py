@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import Annotated
 
 import typer
 
 from capfilt.cli.errors import ExitCode
 from capfilt.cli.options import RecipeOption, SetOption
+from capfilt.cli.terminal import coloured, hanging
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def command(
@@ -39,9 +43,10 @@ def command(
     for check in examine(_models(recipe, sets), dest=dest, full=full):
         found.append(check)
         if not as_json and (check.status is not Status.OK or not quiet):
-            typer.echo(f"{check.status:<4}  {check.name:<29}  {check.found}")
+            status = coloured(f"{check.status:<4}", _COLOURS[check.status], sys.stdout)
+            typer.echo(f"{status}  {check.name:<29}  {hanging(check.found, 37, sys.stdout)}")
             if check.mend:
-                typer.echo(f"        mend: {check.mend}")
+                typer.echo(f"        mend: {hanging(check.mend, 14, sys.stdout)}")
     failed = sum(check.status is Status.FAIL for check in found)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(check) for check in found], indent=1))

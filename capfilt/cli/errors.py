@@ -13,6 +13,7 @@ from enum import IntEnum
 
 import typer
 
+from capfilt.cli.terminal import coloured
 from capfilt.errors import CapfiltError, meant
 
 FAULT = "unexpected: this is a fault of capfilt, not yours; please report it with the lines above."
@@ -76,8 +77,9 @@ def _field(option: str, options: Sequence[str]) -> str:
 
 
 def say(text: str) -> None:
-    """Writes to stderr, where it is in the way of neither results nor pipes."""
-    typer.echo(text, file=sys.stderr)
+    """Writes to stderr, where it is in the way of neither results nor pipes; in a terminal its first word in red."""
+    first, colon, rest = text.partition(":")
+    typer.echo(f"{coloured(first, 'red', sys.stderr)}{colon}{rest}", file=sys.stderr)
 
 
 def _one_line(text: str) -> str:

@@ -5,7 +5,7 @@ Knows how the parser lays out help; knows no command.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from typer.core import TyperGroup
 
@@ -43,3 +43,13 @@ class Grouped(TyperGroup):
         for heading, rows in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(rows)
+
+
+class InOrder(Grouped):
+    """Commands and groups in the order in which they were registered; the parser lists all groups last."""
+
+    ORDER: ClassVar[list[str]] = []
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, the first registered first."""
+        return sorted(super().list_commands(ctx), key=self.ORDER.index)

@@ -55,7 +55,7 @@ def lines(found: Inspection) -> Iterator[str]:
     yield f"looked at {found.looked_at:,} rows"
     yield f"  without address   {found.without_url:.0%}"
     yield f"  without caption   {found.without_caption:.0%}"
-    yield f"  repeated          {found.repeated_urls:,} addresses, {found.repeated_captions:,} captions"
+    yield f"  repeated          addresses {found.repeated_urls:,}, captions {found.repeated_captions:,}"
     if found.median_caption is not None:
         yield f"  median caption    {found.median_caption:g} characters"
     if found.hosts:

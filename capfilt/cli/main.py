@@ -36,7 +36,7 @@ from capfilt.cli import (
     train,
 )
 from capfilt.cli.errors import FAULT, INTERRUPTED, ExitCode, UsageError, say, two_lines, usage_lines
-from capfilt.cli.help import Grouped, epilog
+from capfilt.cli.help import Grouped, InOrder, epilog
 from capfilt.cli.options import HELP_NAMES
 from capfilt.errors import CapfiltError
 
@@ -49,7 +49,7 @@ app = typer.Typer(
     name="capfilt",
     help=HELP,
     epilog=epilog(),
-    cls=Grouped,
+    cls=InOrder,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings=HELP_NAMES,
@@ -82,10 +82,12 @@ SERVICE, SHIPPED = "Service", "What comes along"
 
 
 def _add(heading: str, name: str, what: Callable[..., None], short: str) -> None:
+    InOrder.ORDER.append(name)
     app.command(name, short_help=short, epilog=epilog(name), rich_help_panel=heading)(what)
 
 
 def _add_group(heading: str, name: str, group: typer.Typer, short: str) -> None:
+    InOrder.ORDER.append(name)
     app.add_typer(group, name=name, cls=Grouped, short_help=short, epilog=epilog(name), rich_help_panel=heading)
 
 

@@ -5,12 +5,15 @@ Progress goes to stderr and results to stdout. Knows counts and texts; knows no 
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 import typer
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
+_NARROWEST = 30
+"""Columns: with fewer, breaking lines helps nobody."""
 
 
 class Meter(Protocol):
@@ -38,6 +43,20 @@ def meter(label: str, *, quiet: bool = False, every: float = SECONDS_BETWEEN_LIN
             yield _Live(bar, label)
     else:
         yield _Lines(label, every)
+
+
+def coloured(text: str, colour: str, stream: TextIO) -> str:
+    """The text in a colour where the stream is a terminal and NO_COLOR is not set; else as it is."""
+    return typer.style(text, fg=colour, bold=True) if stream.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+def hanging(text: str, indent: int, stream: TextIO) -> str:
+    """What stands behind ``indent`` columns, broken between words where a terminal is too narrow; else as it is."""
+    width = shutil.get_terminal_size().columns - indent if stream.isatty() else 0
+    if width < _NARROWEST:
+        return text
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return f"\n{' ' * indent}".join(lines)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

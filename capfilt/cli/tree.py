@@ -23,7 +23,8 @@ def tree(root: Any) -> str:
 def _by_heading(group: Any) -> Iterator[tuple[str, str, Any]]:
     """(its heading if it is the first below it, its name, the command)."""
     found: dict[str, list[tuple[str, Any]]] = {}
-    for name, command in getattr(group, "commands", {}).items():
+    for name in group.list_commands(None) if hasattr(group, "list_commands") else ():
+        command = group.commands[name]
         heading = getattr(command, "rich_help_panel", None)
         found.setdefault(heading if isinstance(heading, str) else "", []).append((name, command))
     for heading, commands in found.items():

@@ -2,8 +2,10 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
+from contextlib import suppress
 
 from capfilt.cli.terminal import meter, table
 
@@ -40,3 +42,36 @@ def test_a_terminal_gets_a_bar():
 def test_a_table_lines_up(capsys):
     table("Books", ["", "rows"], [["rows in", "1,000"], ["kept", "7"]])
     assert capsys.readouterr().out.splitlines() == ["Books", "            rows", "  rows in  1,000", "  kept         7"]
+
+
+def seen(command, **environment):
+    """What a terminal of 80 columns is sent."""
+    ours, theirs = pty.openpty()
+    script = f"from capfilt.cli.main import call\ncall({command!r})"
+    told = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "20", "HF_HUB_OFFLINE": "1", **environment}
+    done = subprocess.Popen([sys.executable, "-c", script], stdout=theirs, stderr=theirs, env=told)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # how Linux tells that the other side has closed
+        while piece := os.read(ours, 65536):
+            shown += piece
+    os.close(ours)
+    done.wait(60)
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_in_a_terminal_the_doctor_s_verdicts_have_colours_and_long_lines_break_between_words():
+    shown = seen(["doctor"])
+    assert "\x1b[32m\x1b[1mok  \x1b[0m" in shown
+    plain = re.sub(r"\x1b\[\d*m", "", shown)
+    mends = [line for line in plain.splitlines() if line.startswith("        mend: ")]
+    assert mends
+    assert all(len(line) <= 80 or " " not in line[37:].strip() for line in plain.splitlines()), plain
+    assert any(line.startswith(" " * 14) and line[14] != " " for line in plain.splitlines()), (
+        "a mend goes on below itself"
+    )
+
+
+def test_in_a_terminal_the_word_error_is_red_unless_colours_are_not_wanted():
+    assert seen(["inspect", "/none"]).startswith("\x1b[31m\x1b[1merror\x1b[0m: /none: ")
+    assert seen(["inspect", "/none"], NO_COLOR="1").startswith("error: /none: ")
