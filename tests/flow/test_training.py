@@ -88,6 +88,7 @@ def alive(ray):
     return {a["Pid"] for a in actors if a["ActorClassName"] == "RayTrainWorker" and a["State"] == "ALIVE"}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_the_run_ends_with_the_same_weights(config, shared, local_ray, tmp_path):
     seen, told = [], []
 
@@ -133,6 +134,7 @@ def test_what_cannot_be_shared_or_placed_is_refused_before_a_worker_starts(confi
     assert not alive(local_ray)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_one_worker_too_and_relative_paths(still, shape_shard, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.tar").symlink_to(shape_shard)

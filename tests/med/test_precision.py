@@ -14,8 +14,9 @@ from capfilt.roles import Writing
 FILES = sorted((sample() / "images").glob("*.[jp][pn]g"))
 
 
-@pytest.mark.parametrize(("dtype", "share"), [(torch.int8, 0.99), (torch.bfloat16, 0.98)])
-def test_verdicts_stay_and_scores_move_little(dtype: torch.dtype, share: float) -> None:
+# A CPU without bfloat16 units takes half a minute to write as many as with int8.
+@pytest.mark.parametrize(("dtype", "share", "some"), [(torch.int8, 0.99, 48), (torch.bfloat16, 0.98, 16)])
+def test_verdicts_stay_and_scores_move_little(dtype: torch.dtype, share: float, some: int) -> None:
     count = 96
     files = FILES[:: len(FILES) // count][:count]
     pictures = [Image.open(file).convert("RGB") for file in files]
@@ -32,6 +33,6 @@ def test_verdicts_stay_and_scores_move_little(dtype: torch.dtype, share: float) 
         MEDCaptioner.load(model_folder("med-mini/captioner"), Writing(beams=1), dtype=kind)
         for kind in (torch.float32, dtype)
     ]
-    written = [one.write(pictures[:48], [[at] for at in range(48)]) for one in writers]
+    written = [one.write(pictures[:some], [[at] for at in range(some)]) for one in writers]
     same = sum(a == b for a, b in zip(*written, strict=True))
-    assert same >= 0.8 * 48
+    assert same >= 0.8 * some

@@ -71,6 +71,7 @@ def test_of_many_that_create_a_file_one_does(bucket):
         s3fs.S3FileSystem().pipe_file(f"{bucket}/x/a.json", b"2", mode="create")
 
 
+@pytest.mark.slow
 def test_a_store_that_dies_stops_the_run_in_two_lines_and_is_gone_on_with_when_it_is_back(bucket, pictures, service):
     run = start(pictures, f"s3://{bucket}/set")
     store = Store(f"s3://{bucket}/set")
@@ -97,6 +98,7 @@ def test_a_store_that_dies_stops_the_run_in_two_lines_and_is_gone_on_with_when_i
     assert verify(store) == []
 
 
+@pytest.mark.slow
 def test_a_store_that_slows_is_waited_for(bucket, pictures, service):
     run = start(pictures, f"s3://{bucket}/set")
     store = Store(f"s3://{bucket}/set")
