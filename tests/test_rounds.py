@@ -1,6 +1,7 @@
 """The whole loop with a tiny model: what is handed on, how it goes on, and what it refuses before it begins."""
 
 import json
+import os
 import random
 
 import pytest
@@ -272,7 +273,9 @@ def test_what_would_go_wrong_hours_later_is_said_before_anything_is_written(
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(900)
-def test_the_trainings_of_a_round_are_shared_among_processes_of_ray(loop, two, tmp_path):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's own, as it is loaded
+def test_the_trainings_of_a_round_are_shared_among_processes_of_ray(loop, two, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", os.defpath)  # the loop's is empty, and Ray starts its workers by a shell
     told = []
     loop(1, tmp_path / "out", training=RunConfig(workers=2), on_progress=told.append)
     alone, shared = figures_of(two[0], 1), figures_of(tmp_path / "out", 1)
