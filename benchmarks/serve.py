@@ -48,12 +48,18 @@ def config(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def files(count: int) -> list[tuple[bytes, str]]:
-    """The first ``count`` of the sample's pictures as they are on the web, with a text each."""
+    """The first ``count`` of the sample's pictures that can be read, as they are on the web, with a text each."""
     from capfilt.catalog import sample
+    from capfilt.images import ImageLimits, Picture, normalise
 
-    found = sorted((sample() / "images").glob("*.[jp][pn]g"))
-    assert len(found) >= count, f"the sample has {len(found)} pictures, and {count} are needed"
-    return [(file.read_bytes(), file.stem.replace("-", " ")) for file in found[:count]]
+    found: list[tuple[bytes, str]] = []
+    for file in sorted((sample() / "images").glob("*.[jp][pn]g")):
+        data = file.read_bytes()
+        if len(found) < count and isinstance(normalise(data, ImageLimits()), Picture):
+            found.append((data, file.stem.replace("-", " ")))
+    if len(found) < count:
+        raise SystemExit(f"the sample has {len(found)} pictures, and {count} are needed")
+    return found
 
 
 def _stage(told: dict[str, Any], pictures: int, seconds: float, out: Any) -> None:
@@ -65,7 +71,6 @@ def _stage(told: dict[str, Any], pictures: int, seconds: float, out: Any) -> Non
 
     shown = [(normalise(data, ImageLimits()), text) for data, text in files(pictures)]
     ready = [(picture.data, text) for picture, text in shown if isinstance(picture, Picture)]
-    assert len(ready) == pictures
 
     def part(at: int) -> Any:
         return records.table_of(
@@ -88,7 +93,11 @@ def engine(options: argparse.Namespace) -> float:
     out = context.Queue()
     alone = context.Process(target=_stage, args=(config(options), BODIES * options.pictures, options.seconds, out))
     alone.start()
-    rate: float = out.get(timeout=3600)
+    while alone.is_alive() and out.empty():
+        time.sleep(0.1)
+    if out.empty():
+        raise SystemExit("the engine alone ended without a figure: see above")
+    rate: float = out.get()
     alone.join()
     return rate
 
