@@ -77,6 +77,7 @@ LIGHT = [
     "capfilt.fetch.client",
     "capfilt.shards.commit",
     "capfilt.report.page",
+    "capfilt.rounds.config",
 ]
 
 

@@ -15,7 +15,7 @@ from capfilt.cli.main import call
 from capfilt.evaluate.references import read
 from capfilt.med.config import MEDConfig
 from capfilt.recipe import Recipe, load, load_config
-from capfilt.rounds import RoundsConfig
+from capfilt.rounds.config import RoundsConfig
 from capfilt.sources.opening import open_source
 from capfilt.train.config import DataConfig, TrainConfig
 from capfilt.train.pairs import Pairs

@@ -13,7 +13,8 @@ from capfilt.errors import CapfiltError, DestinationError, RecipeError, Training
 from capfilt.flow.config import RunConfig
 from capfilt.med.model import MED
 from capfilt.recipe import load_config
-from capfilt.rounds import RoundsConfig, rounds
+from capfilt.rounds.config import RoundsConfig
+from capfilt.rounds.run import rounds
 from capfilt.shards.verify import verify
 from capfilt.storage import Store
 from capfilt.train.log import StepReport

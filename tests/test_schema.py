@@ -14,7 +14,7 @@ from capfilt.errors import RecipeError
 from capfilt.fetch.config import FetchConfig
 from capfilt.images import ImageLimits
 from capfilt.recipe import Recipe, load_config
-from capfilt.rounds import HeldOutConfig
+from capfilt.rounds.config import HeldOutConfig
 from capfilt.schema import Range, docs, ranges
 from capfilt.service.config import JobsConfig, LimitsConfig, ServiceConfig
 from capfilt.stages.config import CapFiltConfig

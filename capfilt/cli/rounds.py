@@ -26,7 +26,8 @@ from capfilt.cli.terminal import meter, table
 
 if TYPE_CHECKING:
     from capfilt.cli.terminal import Meter
-    from capfilt.rounds import RoundsResult, Told
+    from capfilt.rounds.loop import Told
+    from capfilt.rounds.run import RoundsResult
 
 RECIPE = "rounds"
 
@@ -69,10 +70,12 @@ def command(
     """
     from capfilt.flow.config import RunConfig
     from capfilt.recipe import load_config
-    from capfilt.rounds import RoundsConfig, rounds
+    from capfilt.rounds.config import RoundsConfig
 
     given = {"bootstrap.source.path": source, "human": human} | ({"held_out.data": held_out} if held_out else {})
     config = load_config(RoundsConfig, recipe or RECIPE, sets or (), given=given)
+    from capfilt.rounds.run import rounds  # torch, only now: a mistake in the recipe is told of at once
+
     run = RunConfig(
         runner="local" if runner is Runner.LOCAL else "ray", workers=workers, address=address, verbose=verbose
     )
@@ -90,11 +93,12 @@ def command(
 def show(result: RoundsResult) -> None:
     """The rounds side by side, and where things are."""
     from capfilt.report.rounds import sections
+    from capfilt.rounds.loop import round_name
 
     columns = ["", *(f"round {figures['round']}" for figures in result.rounds)]
     for section in sections(result.rounds):
         table(section.name, columns, [[row.name, *(cell.text for cell in row.cells)] for row in section.rows])
-    last = f"round-{len(result.rounds):02d}"
+    last = round_name(len(result.rounds))
     typer.echo(f"model   {result.out}/{last}/pretrain/model")
     typer.echo(f"data    {result.out}/{last}/data")
     typer.echo(f"report  {result.out}/report.html")

@@ -55,7 +55,7 @@ def _config(kind: Kind) -> type:
 
         return Recipe
     if kind is Kind.ROUNDS:
-        from capfilt.rounds import RoundsConfig
+        from capfilt.rounds.config import RoundsConfig
 
         return RoundsConfig
     if kind is Kind.SERVICE:
