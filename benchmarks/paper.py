@@ -1,4 +1,4 @@
-"""Puts the results of ``capfilt paper`` into docs/paper-tables.md, each between its marks.
+"""Puts the results of ``capfilt paper`` into docs/paper-tables.md, each between its marks, and draws them beside it.
 
 capfilt paper a --corpora DIR --out benchmarks/results/paper     and the other tables
 python -P benchmarks/paper.py
@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from capfilt.paper.page import markdown
+from PIL import Image
+
+from capfilt.paper.page import draw, markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "paper-tables.md"
+PLOTS = ROOT / "docs" / "paper-tables"
 RESULTS = ROOT / "benchmarks" / "results" / "paper"
 
 
@@ -34,5 +38,17 @@ def filled(page: str, found: Mapping[str, Any]) -> str:
     return marks.sub(lambda mark: f"{mark[1]}{markdown(found[mark[2]])}{mark[3]}", page)
 
 
+def drawn(told: Mapping[str, Any]) -> bytes:
+    """A table's plot as WebP."""
+    png = draw(told)
+    assert png is not None, "matplotlib is not installed"
+    file = BytesIO()
+    Image.open(BytesIO(png)).convert("RGB").save(file, "WEBP", lossless=True, method=6)
+    return file.getvalue()
+
+
 if __name__ == "__main__":
+    PLOTS.mkdir(exist_ok=True)
+    for name, told in results().items():
+        (PLOTS / f"{name}.webp").write_bytes(drawn(told))
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results()), encoding="utf-8")
