@@ -53,4 +53,4 @@ def test_each_plot_was_drawn_from_the_results(script: ModuleType) -> None:
         with Image.open(script.PLOTS / f"{name}.webp") as shown:
             assert shown.getexif()[ExifTags.Base.ImageDescription] == script.digest(told)
             low, high = shown.convert("L").getextrema()
-            assert low < 50 < 200 < high, "something is drawn"
+            assert high - low > 200, "something is drawn"
