@@ -126,7 +126,8 @@ def _texts(seen: Seen) -> Iterator[Problem]:
     if len(texts) >= _ENOUGH and len(names) > _MANY * len(texts):
         yield Problem(
             f"{len(names) / len(texts):.0%} of the captions look like file names, as {names[0].strip()[:60]!r}.",
-            "A filter may let some pass: set source.caption_column if another column has the texts, or leave them out afterwards (capfilt refilter --origins synthetic).",
+            "A filter may let some pass: set source.caption_column if another column has the texts, or leave them out "
+            "afterwards (capfilt refilter --origins synthetic).",
         )
 
 
