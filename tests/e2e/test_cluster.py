@@ -15,7 +15,7 @@ LOST = ("lost", "twice", "different", "problems")
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_nothing_is_lost_when_nodes_come_and_go_and_a_dead_head_says_how_to_go_on(tmp_path):
     out = tmp_path / "cluster.json"
     asked = [sys.executable, "-P", SCRIPT, "--pictures", "1200", "--out", str(out)]
