@@ -17,14 +17,18 @@ PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 RESULTS = json.loads((ROOT / "benchmarks" / "results" / "evaluate.json").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_evaluate", ROOT / "benchmarks" / "evaluate.py")
+def loaded(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    return loaded("evaluate")
 
 
 def test_the_pages_tables_are_those_of_the_results(script: ModuleType) -> None:
@@ -60,3 +64,13 @@ def test_the_script_measures_a_few_pictures(
     assert script.filled(PAGE, whole).count("| shapes |") == 4
     script.plot(whole, tmp_path / "plot.webp")
     assert (tmp_path / "plot.webp").read_bytes()[8:12] == b"WEBP"
+
+
+def test_what_limits_the_filter_is_as_measured_and_of_the_same_pairs() -> None:
+    limits, found = loaded("limits"), json.loads((ROOT / "benchmarks" / "results" / "limits.json").read_text())
+    assert limits.filled(PAGE, found) == PAGE
+    found["sets"]["concepts never seen, styles seen"]["words"]["none"]["auc"] += 0.01
+    assert limits.filled(PAGE, found) != PAGE
+    for name, told in found["sets"].items():
+        assert told["auc"] == pytest.approx(RESULTS["sets"][name]["filtering"]["auc_itm"], abs=1e-3)
+        assert sum(of["texts"] for of in told["words"].values()) == told["pictures"]
