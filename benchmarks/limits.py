@@ -83,8 +83,8 @@ def table(found: Mapping[str, Any]) -> str:
 
 def filled(page: str, found: Mapping[str, Any]) -> str:
     """The page with the table between its marks."""
-    marks = re.compile(r"(<!-- limits, from benchmarks/results/limits\.json -->\n).*?(\n<!-- end -->)", re.DOTALL)
-    return marks.sub(lambda mark: f"{mark[1]}{table(found)}{mark[2]}", page)
+    marks = re.compile(r"(<!-- limits, from benchmarks/results/limits\.json -->\n).*?(<!-- end -->)", re.DOTALL)
+    return marks.sub(lambda mark: f"{mark[1]}{table(found)}\n{mark[2]}", page)
 
 
 def main() -> None:
