@@ -138,12 +138,13 @@ def run(
     from capfilt.api.training import configure
 
     config = configure(task, recipe, data, out, sets)
-    start = None if quiet else _show_start
-    with meter(config.task, quiet=quiet, every=0) as progress:
-        if workers is None and address is None:
-            from capfilt.train.pairs import sources_of
+    start, here = None if quiet else _show_start, workers is None and address is None
+    if here:
+        from capfilt.train.pairs import sources_of
 
-            sources_of(config.data)  # a wrong path is told of before torch loads, which takes seconds
+        sources_of(config.data)  # a wrong path is told of before a bar stands there, and before torch loads
+    with meter(config.task, quiet=quiet, every=0) as progress:
+        if here:
             from capfilt.train.run import train
 
             return train(config, lambda report: _tell(progress, report), start)

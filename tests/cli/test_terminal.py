@@ -75,3 +75,4 @@ def test_in_a_terminal_the_doctor_s_verdicts_have_colours_and_long_lines_break_b
 def test_in_a_terminal_the_word_error_is_red_unless_colours_are_not_wanted():
     assert seen(["inspect", "/none"]).startswith("\x1b[31m\x1b[1merror\x1b[0m: /none: ")
     assert seen(["inspect", "/none"], NO_COLOR="1").startswith("error: /none: ")
+    assert seen(["pretrain", "/none", "/none/out"], NO_COLOR="1").startswith("error: /none: "), "with no bar above it"
