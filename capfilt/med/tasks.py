@@ -23,13 +23,23 @@ from capfilt.med.tokenizer import Tokens
 
 
 @dataclass(frozen=True)
+class Unmatched:
+    """U texts that describe no picture, and the rows int64 (U,) of this rank's pictures that they are shown beside."""
+
+    tokens: Tokens
+    rows: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
-    """B pairs: normalised pixels (B, 3, S, S), texts' tokens, and int64 ids (B,) of each pair's image and text."""
+    """B pairs: normalised pixels (B, 3, S, S), texts' tokens, and int64 ids (B,) of each pair's image and text;
+    and what ITM is shown as unmatched beside the batch's own negatives."""
 
     pixels: Tensor
     tokens: Tokens
     images: Tensor
     texts: Tensor
+    unmatched: Unmatched | None = None
 
 
 class Task(Protocol):
@@ -186,7 +196,8 @@ class FilterFinetune(nn.Module):
     def match(
         self, batch: Batch, image_BNV: Tensor, images: Tensor, texts: Tensor, keys: ImageKeys | None = None
     ) -> Tensor:
-        """ITM over B true pairs, the texts with their negative images, and the images with their negative texts.
+        """ITM over B true pairs, the texts with their negative images, the images with their negative texts, and what
+        the batch names as unmatched.
 
         Args:
             image_BNV: image tokens. keys: what was made of them, where another objective uses it too.
@@ -196,13 +207,21 @@ class FilterFinetune(nn.Module):
         own = torch.arange(size, device=images.device) + ranks.first_row(size)
         image_rows = torch.cat([own, images[images >= 0], own[texts >= 0]])
         text_rows = torch.cat([own, own[images >= 0], texts[texts >= 0]])
-        ids, mask = ranks.gathered_texts(batch.tokens.ids, batch.tokens.mask)
+        tokens = Tokens(*ranks.gathered_texts(batch.tokens.ids, batch.tokens.mask))
+        if batch.unmatched is not None:
+            image_rows = torch.cat([image_rows, own[batch.unmatched.rows]])
+            text_rows = torch.cat(
+                [text_rows, len(tokens.ids) + torch.arange(len(batch.unmatched.rows), device=own.device)]
+            )
+            tokens = tokens.beside(batch.unmatched.tokens)
         matched = (torch.arange(image_rows.shape[0], device=own.device) < size).long()
         others_BNV, places = ranks.from_others(image_BNV, image_rows)
         keys = keys or ImageKeys.from_tokens(image_BNV)
         if others_BNV is not None:
             keys = keys.beside(ImageKeys.from_tokens(others_BNV))
-        loss = objectives.itm(self.model.match(keys.rows(places), Tokens(ids[text_rows], mask[text_rows])), matched)
+        loss = objectives.itm(
+            self.model.match(keys.rows(places), Tokens(tokens.ids[text_rows], tokens.mask[text_rows])), matched
+        )
         return loss * ranks.share(matched.shape[0], loss.device)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 from tokenizers.decoders import WordPiece as WordPieceDecoder
 from tokenizers.models import WordPiece
@@ -40,6 +41,16 @@ class Tokens:
         mask = self.mask[at]
         width = int(mask.sum(1).max())
         return Tokens(self.ids[at, :width], mask[:, :width])
+
+    def beside(self, others: Tokens) -> Tokens:
+        """These texts and behind them others, padded to the longest of all."""
+        width = max(self.ids.shape[1], others.ids.shape[1])
+        both = [
+            (F.pad(t.ids, (0, width - t.ids.shape[1])), F.pad(t.mask, (0, width - t.ids.shape[1])))
+            for t in (self, others)
+        ]
+        ids, masks = zip(*both, strict=True)
+        return Tokens(torch.cat(ids), torch.cat(masks))
 
     def begin_with(self, token: int) -> Tokens:
         """The batch with position 0 replaced: [ENC] for ITM, [DEC] for LM (BLIP.md: pretraining)."""

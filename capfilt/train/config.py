@@ -64,6 +64,11 @@ class DataConfig:
     """Whether two random distortions (N=2, M=5, each with p=0.5) are applied."""
     max_tokens: int = 30
     """Longest text in tokens, special ones counted; pretraining 30, filter finetuning 35."""
+    boilerplate: str | None = None
+    """A file of texts, one a line, that describe no picture, such as the name of an uploader's series. Pairs with one
+    of them are left out, and ITM is shown them beside pictures as unmatched."""
+    boilerplate_share: float = 0.25
+    """The share of a batch's pictures that ITM is shown with such a text, drawn evenly, in [0, 1]."""
     shuffle_buffer: int = 2000
     """Pairs held for shuffling, 1 or more."""
     loaders: int = 0
@@ -75,6 +80,7 @@ class DataConfig:
             require_within("data.captions_per_image", self.captions_per_image, 1, 10**6)
         require_within("data.min_scale", self.min_scale, 0.01, 1.0)
         require_within("data.max_tokens", self.max_tokens, 4, 512)
+        require_within("data.boilerplate_share", self.boilerplate_share, 0.0, 1.0)
         require_within("data.shuffle_buffer", self.shuffle_buffer, 1, 10**7)
         require_within("data.loaders", self.loaders, 0, 256)
 

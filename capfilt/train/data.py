@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from capfilt.errors import CapfiltError, DataError, TrainingError
 from capfilt.med.pixels import normalise, to_uint8
-from capfilt.med.tasks import Batch
+from capfilt.med.tasks import Batch, Unmatched
 from capfilt.med.tokenizer import MEDTokenizer, Tokens
 from capfilt.train import augment
 from capfilt.train.pairs import Pair, Pairs, Place
@@ -39,6 +40,8 @@ class Raw:
     texts: Tensor
     names: tuple[str, ...]
     """Where each row's pair is (``shard#key``)."""
+    unmatched: Unmatched | None = None
+    """Texts that describe no picture, and the rows that they stand beside."""
     worker: int = 0
     """The loader process that made it."""
     place: Place = field(default_factory=Place)
@@ -50,13 +53,17 @@ class Raw:
         """Normalised on the device."""
         pixels = normalise(self.pixels.to(device, non_blocking=True))
         images, texts = (t.to(device, non_blocking=True) for t in (self.images, self.texts))
-        return Batch(pixels, self.tokens.to(device), images, texts)
+        unmatched = self.unmatched and Unmatched(
+            self.unmatched.tokens.to(device), self.unmatched.rows.to(device, non_blocking=True)
+        )
+        return Batch(pixels, self.tokens.to(device), images, texts, unmatched)
 
     def pin_memory(self) -> Raw:
         """The same in page-locked memory, which a GPU copies from without waiting."""
-        tokens = Tokens(self.tokens.ids.pin_memory(), self.tokens.mask.pin_memory())
+        tokens = _pinned(self.tokens)
+        unmatched = self.unmatched and Unmatched(_pinned(self.unmatched.tokens), self.unmatched.rows.pin_memory())
         pixels, images, texts = (t.pin_memory() for t in (self.pixels, self.images, self.texts))
-        return replace(self, pixels=pixels, tokens=tokens, images=images, texts=texts)
+        return replace(self, pixels=pixels, tokens=tokens, images=images, texts=texts, unmatched=unmatched)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +136,23 @@ class BatchStream(IterableDataset[Raw | CapfiltError]):
                 self._refuse(pair, error)
                 bad.append((pair.name, f"the picture cannot be decoded: {error}"))
                 found.append(None)
-        return replace(_collated(_filled(found), self), bad=tuple(bad))
+        return replace(_collated(_filled(found), self), unmatched=self._unmatched(number), bad=tuple(bad))
+
+    def _unmatched(self, number: int) -> Unmatched | None:
+        """Which of this process's rows ITM is shown with boilerplate, and with which: the same however many processes
+        there are."""
+        texts, share = self.pairs.boilerplate, self.pairs.config.boilerplate_share
+        if not texts or not share:
+            return None
+        drawn: list[tuple[int, str]] = []
+        for at, row in enumerate(range(self.shape.batch_size)[self.shape.rows]):
+            draw = random.Random(f"{self.seed}:{number}:{row}:boilerplate")
+            if draw.random() < share:
+                drawn.append((at, draw.choice(texts)))
+        if not drawn:
+            return None
+        tokens = self.tokenizer([text for _, text in drawn], max_tokens=self.pairs.config.max_tokens)
+        return Unmatched(tokens, torch.tensor([at for at, _ in drawn]))
 
     def _refuse(self, pair: Pair, error: Exception) -> None:
         if self.pairs.config.strict:
@@ -210,6 +233,10 @@ def _collated(rows: Sequence[tuple[Pair, Tensor]], stream: BatchStream) -> Raw:
         torch.tensor([_hash64(pair.text.encode()) for pair in pairs]),
         tuple(pair.name for pair in pairs),
     )
+
+
+def _pinned(tokens: Tokens) -> Tokens:
+    return Tokens(tokens.ids.pin_memory(), tokens.mask.pin_memory())
 
 
 def _decode(data: bytes) -> Tensor:

@@ -16,11 +16,14 @@ from itertools import count, islice
 
 from capfilt.captions import clean
 from capfilt.errors import SourceError, TrainingError
+from capfilt.inputs import open_read
 from capfilt.records import Caption
 from capfilt.shards.read import samples, shards_of
 from capfilt.train.config import DataConfig
 
 _LOG = logging.getLogger("capfilt")
+BOILERPLATE_BYTES = 16 << 20
+"""Most that ``data.boilerplate`` may hold."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,32 @@ def wanted(caption: Caption, config: DataConfig) -> bool:
     return caption["itm"] is None or caption["itm"] >= config.min_itm
 
 
+def boilerplate_of(config: DataConfig) -> tuple[str, ...]:
+    """The cleaned texts of ``data.boilerplate``, each once, in their order; none where it names no file.
+
+    Raises:
+        SourceError: the file cannot be read, is too large or holds no text.
+    """
+    if config.boilerplate is None:
+        return ()
+    with open_read(config.boilerplate) as file:
+        data = file.read(BOILERPLATE_BYTES + 1)
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"not UTF-8: {error}", where=config.boilerplate, mend="Write one text on each line."
+        ) from error
+    texts = tuple(dict.fromkeys(text for line in lines if (text := clean(line))))
+    if not texts or len(data) > BOILERPLATE_BYTES:
+        raise SourceError(
+            "holds no text" if not texts else f"more than {BOILERPLATE_BYTES:,} bytes of boilerplate",
+            where=config.boilerplate,
+            mend="Write one text on each line, the commonest first, or set data.boilerplate: null.",
+        )
+    return texts
+
+
 class Pairs:
     """The pairs of the sources of a run.
 
@@ -105,12 +134,15 @@ class Pairs:
         config: which shards, which captions, how they are mixed.
 
     Raises:
-        SourceError: an entry names no shard.
+        SourceError: an entry names no shard, or ``data.boilerplate`` no file of texts.
     """
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
         self.sources = sources_of(config)
+        self.boilerplate = boilerplate_of(config)
+        """Cleaned texts that describe no picture."""
+        self._left_out = frozenset(self.boilerplate)
         self.counts: list[int] = []
         """Pairs of each source, once :meth:`count` has been called."""
         self._bad: list[tuple[str, str]] = []
@@ -138,7 +170,8 @@ class Pairs:
         for url in source.urls if urls is None else urls:
             for sample in samples([url], on_bad=on_bad):
                 texts = (clean(caption["text"]) for caption in sample.captions if wanted(caption, source.config))
-                for text in islice(filter(None, texts), source.config.captions_per_image):
+                good = (text for text in texts if text and text not in self._left_out)
+                for text in islice(good, source.config.captions_per_image):
                     yield Pair(sample.image, text, f"{url}#{sample.key}")
 
     def take_bad(self) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from capfilt.errors import RecipeError
 from capfilt.med import objectives
 from capfilt.med.model import MED
 from capfilt.med.momentum import FeatureQueue, MomentumTwin
-from capfilt.med.tasks import Batch, CaptionerFinetune, FilterFinetune, Pretrain
+from capfilt.med.tasks import Batch, CaptionerFinetune, FilterFinetune, Pretrain, Unmatched
 from capfilt.train.begin import task_of
 from capfilt.train.config import ObjectiveConfig, TrainConfig
 
@@ -279,3 +280,18 @@ def test_the_captioner_learns_nothing_from_its_prompt(tiny_architecture: Path) -
     assert task.prompt_tokens == 4
     losses = task(batch(model, ["a picture of a red circle"]), alpha=0.0)
     assert set(losses) == {"lm"}
+
+
+def test_what_a_batch_names_as_unmatched_counts_as_one_more_negative_each(tiny_architecture: Path) -> None:
+    torch.manual_seed(0)
+    model = MED.new(tiny_architecture).eval()
+    task = FilterFinetune(model, queue_size=0, momentum=None)
+    pairs = batch(model, ["a red circle", "a blue square", "green"])
+    image, texts = model.encode_image(pairs.pixels), torch.tensor([1, 2, 0])
+    images = torch.tensor([2, 0, 1])
+    nothing = model.tokenizer(["a picture of white on white"], max_tokens=30)  # longer than the batch's own
+    found = task.match(replace(pairs, unmatched=Unmatched(nothing, torch.tensor([1]))), image, images, texts)
+    # By hand: nine rows of the batch, and the second picture with the text.
+    nine = task.match(pairs, image, images, texts)
+    alone = torch.nn.functional.cross_entropy(model.match(image[1:2], nothing), torch.tensor([0]))
+    torch.testing.assert_close(found, (9 * nine + alone) / 10, rtol=1e-5, atol=1e-6)

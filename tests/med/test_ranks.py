@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from capfilt.med import ranks
 from capfilt.med.config import MEDConfig, TextConfig
 from capfilt.med.model import MED
-from capfilt.med.tasks import Batch, CaptionerFinetune, FilterFinetune, Pretrain
+from capfilt.med.tasks import Batch, CaptionerFinetune, FilterFinetune, Pretrain, Unmatched
 from capfilt.med.tokenizer import MEDTokenizer, Tokens
 
 STEPS, ROWS, WORKERS = 3, 8, 2
@@ -28,6 +28,8 @@ TEXTS = [
     "a blue square",
     "a green circle on white",
 ]
+BOILERPLATE = {0: "part of a collection", 2: "green", 7: "a theme"}
+"""By row; the second half has one and the first two."""
 KINDS = ("pretrain", "pretrain without twin", "filter", "captioner")
 
 
@@ -57,7 +59,15 @@ def batch_of(task: torch.nn.Module, step: int, rank: int, size: int) -> Batch:
     images[6] = images[1]
     texts = torch.tensor([TEXTS.index(text) for text in TEXTS])
     mine = slice(rank * ROWS // size, (rank + 1) * ROWS // size)
-    return Batch(pixels[mine], model.tokenizer(TEXTS[mine], max_tokens=12), images[mine], texts[mine])
+    rows = [row - mine.start for row in BOILERPLATE if mine.start <= row < mine.stop]
+    nothing = model.tokenizer([BOILERPLATE[row + mine.start] for row in rows], max_tokens=12)
+    return Batch(
+        pixels[mine],
+        model.tokenizer(TEXTS[mine], max_tokens=12),
+        images[mine],
+        texts[mine],
+        Unmatched(nothing, torch.tensor(rows)),
+    )
 
 
 def run(kind: str, folder: Path) -> dict[str, torch.Tensor]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import random
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from capfilt.errors import DataError, RecipeError, TrainingError
+from capfilt.med.filter import MEDFilter
 from capfilt.med.model import MED
+from capfilt.med.tokenizer import MEDTokenizer
 from capfilt.shards.sample import Sample
 from capfilt.shards.tar import write_tar
 from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from capfilt.train.data import BatchStream, Raw, Shape
+from capfilt.train.pairs import Pairs
 from capfilt.train.run import train
 from tests.conftest import shape_picture
 
@@ -161,3 +168,53 @@ def test_compiled_layers_give_the_losses_of_plain_ones(still: Path, shape_shard:
     # Not the weights: AdamW makes a whole step of a gradient that is nothing but rounding.
     for mine, theirs in zip(losses(plain), losses(fused), strict=True):
         assert theirs == pytest.approx(mine, rel=1e-4)
+
+
+def stream(pairs: Pairs, tokenizer: MEDTokenizer, rows: slice, **changes: object) -> list[Raw]:
+    """Three batches of 16 pairs, or of their ``rows``."""
+    made = BatchStream(pairs, tokenizer, Shape(size=32, batch_size=16, rows=rows), seed=4, **changes)  # type: ignore[arg-type]
+    return [raw for raw in islice(made, 3) if isinstance(raw, Raw)]
+
+
+def shown(raw: Raw, tokenizer: MEDTokenizer) -> dict[int, str]:
+    """The boilerplate beside a batch, by row."""
+    if raw.unmatched is None:
+        return {}
+    said = [tokenizer.text(ids.tolist()) for ids in raw.unmatched.tokens.ids]
+    return dict(zip(raw.unmatched.rows.tolist(), said, strict=True))
+
+
+def test_boilerplate_stands_beside_its_share_of_the_pictures_the_same_in_any_process(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "boilerplate.txt").write_text("a white green\non a red\n", encoding="utf-8")
+    data = DataConfig(shards=(str(shape_shard),), boilerplate=str(tmp_path / "boilerplate.txt"), boilerplate_share=0.4)
+    tokenizer = MEDTokenizer.load(tiny_architecture)
+    pairs = Pairs(data)
+    pairs.count()
+    whole = [shown(raw, tokenizer) for raw in stream(pairs, tokenizer, slice(0, 16))]
+    assert {text for rows in whole for text in rows.values()} == {"a white green", "on a red"}
+    assert 8 < sum(map(len, whole)) < 30  # of 48, 0.4
+    halves = [[shown(raw, tokenizer) for raw in stream(pairs, tokenizer, slice(at, at + 8))] for at in (0, 8)]
+    assert whole == [
+        first | {row + 8: text for row, text in second.items()} for first, second in zip(*halves, strict=True)
+    ]
+    assert whole[1:] == [shown(raw, tokenizer) for raw in stream(pairs, tokenizer, slice(0, 16), skip=1)][:2]
+    for share, count in ((0.0, 0), (1.0, 16)):
+        some = Pairs(replace(data, boilerplate_share=share))
+        some.count()
+        assert [len(shown(raw, tokenizer)) for raw in stream(some, tokenizer, slice(0, 16))] == [count] * 3
+
+
+def test_a_filter_learns_that_boilerplate_matches_no_picture(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "boilerplate.txt").write_text("white on white\n", encoding="utf-8")
+    scores = []
+    for told in (None, str(tmp_path / "boilerplate.txt")):
+        run = config(tiny_architecture, str(shape_shard), tmp_path / f"run-{told is None}", task="filter", steps=40)
+        train(replace(run, data=replace(run.data, boilerplate=told), optim=replace(run.optim, lr=3e-3)))
+        judge = MEDFilter.load(tmp_path / f"run-{told is None}" / "model", dtype=torch.float32)
+        pictures = [Image.open(io.BytesIO(shape_picture("red", "circle", random.Random(i)))) for i in range(4)]
+        scores.append([score[0].itm for score in judge.score(pictures, [["white on white"]] * 4)])
+    assert max(scores[1]) < min(0.2, *scores[0])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from capfilt.errors import DataError, TrainingError
+from capfilt.errors import DataError, SourceError, TrainingError
 from capfilt.shards.sample import Sample
 from capfilt.shards.tar import write_tar
 from capfilt.train.config import DataConfig, MixConfig
@@ -158,3 +158,38 @@ def test_a_source_of_the_mix_with_nothing_to_train_on_is_named(make: Make) -> No
     with pytest.raises(TrainingError, match="no caption that training wants") as caught:
         Pairs(DataConfig(mix=mix)).count()
     assert caught.value.where == web
+
+
+def test_boilerplate_is_left_out_wherever_it_stands(make: Make, tmp_path: Path) -> None:
+    listed = tmp_path / "boilerplate.txt"
+    listed.write_text("WEB 3\n\n  web 5!\nnever said\nweb 3\n", encoding="utf-8")
+    pairs = counted(DataConfig(shards=(make("web", 8),), boilerplate=str(listed)))
+    assert pairs.boilerplate == ("web 3", "web 5", "never said")
+    assert sorted(texts(pairs, 6)) == ["web 0", "web 1", "web 2", "web 4", "web 6", "web 7"]
+
+
+@pytest.mark.parametrize(
+    ("data", "said_of_it"), [(b"\n \n", "no text"), (b"\xff\xfe\xff", "not UTF-8"), (b"a b\n" * 5_000_000, "more than")]
+)
+def test_a_file_that_is_no_list_of_texts_is_refused(data: bytes, said_of_it: str, make: Make, tmp_path: Path) -> None:
+    listed = tmp_path / "boilerplate.txt"
+    listed.write_bytes(data)
+    with pytest.raises(SourceError, match=said_of_it) as caught:
+        Pairs(DataConfig(shards=(make("web", 3),), boilerplate=str(listed)))
+    assert caught.value.where == str(listed)
+
+
+def test_a_missing_list_of_boilerplate_is_told(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="nowhere"):
+        Pairs(DataConfig(shards=(make("web", 3),), boilerplate=str(tmp_path / "nowhere.txt")))
+
+
+def test_a_caption_less_counts_the_next_one_of_its_picture(tmp_path: Path) -> None:
+    picture = shape_picture("red", "circle", random.Random(0))
+    captions = [said("part of a series", "web"), said("a red circle", "web")]
+    with (tmp_path / "s.tar").open("wb") as file:
+        write_tar(file, [Sample("0", picture, captions, {})])  # type: ignore[arg-type]
+    (tmp_path / "boilerplate.txt").write_text("Part of a series", encoding="utf-8")
+    config = DataConfig(shards=(str(tmp_path / "s.tar"),), captions_per_image=1)
+    assert texts(counted(config), 1) == ["part of a series"]
+    assert texts(counted(replace(config, boilerplate=str(tmp_path / "boilerplate.txt"))), 1) == ["a red circle"]
