@@ -11,11 +11,14 @@ file beside this one has the package's name.
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import io
 import json
 import random
 import re
+import statistics
+import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,6 +57,37 @@ def measure(shards: Path, *, labels: Path = LABELS, judge: Path | None = None, d
         "device": device,
         "judgements": told["judgements"],
         **told["labels"],
+        "boilerplate": beside_list(shards, items, folder, labels, device),
+    }
+
+
+def beside_list(
+    shards: Path, items: Sequence[Referenced], judge: Path, labels: Path, device: str
+) -> dict[str, Any] | None:
+    """What the list of boilerplate does that the filter was finetuned with: the titles without those that stand in it,
+    and how a plain look into the list would judge all of them."""
+    listed = shards / "boilerplate.txt"
+    if not listed.exists():
+        return None
+    known = {clean(line) for line in listed.read_text(encoding="utf-8").splitlines()}
+    with labels.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["set"] == "titles"]
+    others = [row for row in rows if clean(row["text"]) not in known]
+    with tempfile.NamedTemporaryFile("w", suffix=".csv", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(others)
+        out.flush()
+        found = evaluate(judge, items, Asked(measures=("labels",), labels=out.name, device=device))
+    share = {
+        label: statistics.mean(clean(row["text"]) in known for row in rows if row["label"] == label)
+        for label in ("right", "wrong")
+    }
+    # The AUC of a judgement that knows two values only.
+    return {
+        "listed": share,
+        "auc": (1 + share["wrong"] - share["right"]) / 2,
+        "titles": found["labels"]["sets"]["titles"],
     }
 
 
@@ -74,13 +108,14 @@ def worst(rows: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]
 def tables(results: Mapping[str, Any]) -> dict[str, str]:
     """The tables of the page by name, in Markdown."""
     sets = results["sets"]
+    shown = sets | ({"titles not listed": results["boilerplate"]["titles"]} if results["boilerplate"] else {})
     figures = [
         [
             name,
             *(own[key] for key in ("right", "wrong", "unsure", "right_texts", "wrong_texts")),
             *(_number(own[key]) for key in ("auc_itm", "auc_itc", "auc_each_text")),
         ]
-        for name, own in sets.items()
+        for name, own in shown.items()
     ]
     kept = [
         [name, f"{row['threshold']:.1f}", *(_percent(row[key]) for key in ("precision", "recall", "kept_wrong"))]
@@ -90,7 +125,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
     ]
     kinds = [
         [name, kind, own["wrong"], _number(own["auc"])]
-        for name, told in sets.items()
+        for name, told in shown.items()
         for kind, own in told["kinds"].items()
     ]
     twice = [

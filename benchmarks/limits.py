@@ -47,9 +47,8 @@ def words(text: str) -> list[str]:
 
 
 def measure(shards: Path, limit: int) -> dict[str, Any]:
-    trained = {
-        word for item in read([str(shards / "human-train-*.tar")]) for text in item.texts for word in words(text)
-    }
+    sets = [str(shards / f"{name}-train-*.tar") for name in ("human", "icons")]
+    trained = {word for item in read(sets) for text in item.texts for word in words(text)}
     model = MEDFilter.load(model_folder(f"{NAME}/filter"), dtype=torch.float32)
     sets = {}
     for name in SETS:

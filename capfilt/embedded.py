@@ -32,10 +32,12 @@ from capfilt.med.text import DIRECTIONS
 from capfilt.recipe import load_config
 from capfilt.report.sheet import SheetItem, contact_sheet
 from capfilt.roles import Filter, Writing
-from capfilt.train.config import TrainConfig
+from capfilt.train.config import MixConfig, TrainConfig
 from capfilt.train.run import OnStep, train
 
 NAME = "med-mini"
+WIDE = "filter-wide"
+"""The filter's second finetuning, on icons and clip art too."""
 HELD_OUT = {
     "concepts seen, styles seen, these drawings never seen": "heldout-picture-*.tar",
     "concepts never seen, styles seen": "heldout-seen-style-*.tar",
@@ -56,7 +58,7 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
 
     Args:
         corpora: what ``corpora.build`` wrote: shards and ``vocab.txt``.
-        work: folder of the runs; gets ``start``, ``pretrain``, ``human``, ``captioner`` and ``filter``.
+        work: folder of the runs; gets ``start``, ``pretrain``, ``human``, ``captioner``, ``filter`` and :data:`WIDE`.
         overrides: ``field=value`` for all runs.
 
     Raises:
@@ -66,17 +68,25 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
     architecture.mkdir(parents=True, exist_ok=True)
     fit_vocabulary(corpora / "vocab.txt", architecture)
     start(corpora, architecture, work / "start" / "model")
-    human, web = expand(str(corpora / "human-train-*.tar")), expand(str(corpora / "web-train-*.tar"))
-    for task, init, shards in (
-        ("pretrain", "start", [*human, *web]),
-        ("human", "pretrain", human),
-        ("captioner", "human", human),
-        ("filter", "human", human),
+    human, web, icons = (tuple(expand(str(corpora / f"{name}-train-*.tar"))) for name in ("human", "web", "icons"))
+    for task, init, data in (
+        ("pretrain", "start", {"shards": (*human, *web)}),
+        ("human", "pretrain", {"shards": human}),
+        ("captioner", "human", {"shards": human}),
+        ("filter", "human", {"shards": human}),
+        (WIDE, "filter", wide(corpora, human, (*web, *icons))),
     ):
         config = load_config(TrainConfig, f"{NAME}/{task}", overrides)
         begin = str(work / init / "model")
-        data = replace(config.data, shards=tuple(shards))
-        train(replace(config, model=str(architecture), init=begin, out=str(work / task), data=data), on_step)
+        given = replace(config.data, **data)
+        train(replace(config, model=str(architecture), init=begin, out=str(work / task), data=given), on_step)
+
+
+def wide(corpora: Path, human: tuple[str, ...], others: tuple[str, ...]) -> dict[str, Any]:
+    """The data of the filter's second finetuning: emoji twice as often as what else there is, and titles that describe
+    nothing."""
+    mix = (MixConfig(shards=human, weight=2.0), MixConfig(shards=others))
+    return {"mix": mix, "boilerplate": str(corpora / "boilerplate.txt")}
 
 
 def fit_vocabulary(vocab: Path, architecture: Path) -> None:
@@ -166,10 +176,10 @@ def measure(corpora: Path, captioner: Path, judge: Path, *, device: str = "cpu")
 
 def ship(work: Path, target: Path) -> None:
     """Write captioner and filter as float16 model folders, each without what only the other needs."""
-    parts: tuple[Holds, ...] = ("captioner", "filter")
-    for part in parts:
+    parts: dict[Holds, str] = {"captioner": "captioner", "filter": WIDE}
+    for part, run in parts.items():
         shutil.rmtree(target / part, ignore_errors=True)
-        MED.load(work / part / "model").only(part).save(target / part, dtype=torch.float16)
+        MED.load(work / run / "model").only(part).save(target / part, dtype=torch.float16)
 
 
 def sheet(corpora: Path, captioner: Path, judge: Path) -> str:

@@ -12,6 +12,14 @@ from capfilt.catalog import model_folder
 from capfilt.errors import ModelError
 from capfilt.med.config import MEDConfig
 from capfilt.med.model import BACKBONE, MED
+from capfilt.records import Caption
+from capfilt.shards.read import samples
+from capfilt.shards.sample import Sample
+from capfilt.shards.tar import write_tar
+from capfilt.train.config import DataConfig
+from capfilt.train.pairs import Pairs
+
+ORIGINS = {"human": "human", "web": "web", "icons": "human"}
 
 
 @pytest.fixture
@@ -65,3 +73,59 @@ def test_the_image_encoder_starts_from_the_backbones_weights(tmp_path, architect
     )
     with pytest.raises(ModelError, match=r"missing conv_stem\.weight"):
         embedded.start(tmp_path, architecture, tmp_path / "other")
+
+
+@pytest.fixture
+def corpora(tmp_path, architecture, shape_shard):
+    """What ``corpora.build`` writes, as far as training reads it; of shapes, web texts and a boilerplate title."""
+    folder = tmp_path / "corpora"
+    folder.mkdir()
+    shutil.copy(tmp_path / "vocab.txt", folder / "vocab.txt")
+    some = [sample for sample, _ in zip(samples([str(shape_shard)]), range(24), strict=False)]
+    for name, texts in (
+        ("human", ["a red circle"]),
+        ("web", ["part of a set", "a blue square"]),
+        ("icons", ["a circle"]),
+    ):
+        made = [
+            Sample(
+                one.key,
+                one.image,
+                [Caption(text=texts[at % len(texts)], origin=ORIGINS[name], itm=None, itc=None, kept=True)],
+                {},
+            )
+            for at, one in enumerate(some)
+        ]
+        with (folder / f"{name}-train-00000.tar").open("wb") as file:
+            write_tar(file, made)
+    (folder / "boilerplate.txt").write_text("part of a set\n")
+    model = MED.new(architecture)
+    save_file({"words": torch.randn(len(model.tokenizer.vocab), 384)}, folder / "words.safetensors")
+    save_file(model.get_submodule(BACKBONE).state_dict(), folder / "backbone.safetensors")
+    return folder
+
+
+def test_the_models_are_made_one_from_the_other_and_shipped_in_halves(corpora, tmp_path):
+    work, target = tmp_path / "work", tmp_path / "shipped"
+    short = ("steps=2", "batch_size=4", "checkpoint_every=2", "track=[]", "optim.warmup_steps=0", "precision=float32")
+    embedded.build(corpora, work, overrides=short)
+    made = {run: MED.load(work / run / "model") for run in ("human", "captioner", "filter", embedded.WIDE)}
+    # What the filter goes on from is the filter; frozen words are still those of the start.
+    words = "text.embeddings.both.word.weight"
+    assert torch.equal(made["human"].state_dict()[words], made[embedded.WIDE].state_dict()[words])
+    assert not torch.equal(made["filter"].itm_head.weight, made[embedded.WIDE].itm_head.weight)
+    log = (work / embedded.WIDE / "log.csv").read_text()
+    embedded.build(corpora, work, overrides=short)
+    assert (work / embedded.WIDE / "log.csv").read_text() == log
+    embedded.ship(work, target)
+    captioner, judge = MED.load(target / "captioner"), MED.load(target / "filter")
+    assert (captioner.config.holds, judge.config.holds) == ("captioner", "filter")
+    torch.testing.assert_close(judge.itm_head.weight, made[embedded.WIDE].itm_head.weight, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(captioner.vision.pos_embed, made["captioner"].vision.pos_embed, atol=1e-3, rtol=1e-3)
+
+
+def test_the_wide_filter_sees_emoji_twice_and_no_boilerplate(corpora):
+    human, others = (str(corpora / "human-train-00000.tar"),), (str(corpora / "web-train-00000.tar"),)
+    pairs = Pairs(DataConfig(**embedded.wide(corpora, human, others)))
+    assert pairs.count() == 2 * 24 + 12
+    assert pairs.boilerplate == ("part of a set",)

@@ -8,10 +8,12 @@
     DEST/heldout-unseen-style-*.tar     held-out concepts, styles never trained on
     DEST/unseen-style-*.tar             trained concepts, styles never trained on
     DEST/heldout-clipart-*.tar          held-out clip art
+    DEST/icons-train-*.tar              icons of other things, with the names that their files have
     DEST/vocab.txt                      word pieces: those of a BERT encoder that captions and CLDR's words need
     DEST/words.safetensors              the encoder's vectors of these pieces (pieces, 384) float32
     DEST/backbone.safetensors           ImageNet weights for a model whose stem is an EfficientNet-Lite0
     DEST/titles.json                    how often each title of the training clip art stands, before the cap
+    DEST/boilerplate.txt                those of them that stand below many pictures, and so describe none
     DEST/corpora.json                   counts, packages and licences; written last
 
 The same packages give the same bytes. Joins the rooms' other modules; draws and splits nothing itself.
@@ -31,12 +33,12 @@ from safetensors.numpy import save
 from safetensors.torch import save as save_tensors
 
 from capfilt.captions import clean
-from capfilt.corpora import clipart, emoji
+from capfilt.corpora import clipart, emoji, icons
 from capfilt.corpora.backbone import BACKBONE, read_backbone
 from capfilt.corpora.drawing import Job, draw_all
 from capfilt.corpora.packages import Package, locked, obtain
 from capfilt.corpora.pictures import SIDE, Unfit
-from capfilt.corpora.sentences import sentences
+from capfilt.corpora.sentences import phrase, sentences, with_article
 from capfilt.corpora.sides import HELD_OUT_ONE_IN, chance, pick, split
 from capfilt.corpora.vocabulary import ENCODER, needed, read_encoder
 from capfilt.records import Caption, Origin, row_id
@@ -56,7 +58,11 @@ TRAINED = ("human-train", "web-train")
 """The sets that are trained on."""
 HELD_OUT = ("heldout-picture", "heldout-seen-style", "heldout-unseen-style", "unseen-style", "heldout-clipart")
 """The sets that are measured on."""
-SETS = (*TRAINED, *HELD_OUT)
+ICONS = "icons-train"
+"""The set that a filter may be trained on too; the vocabulary takes no word of it."""
+SETS = (*TRAINED, *HELD_OUT, ICONS)
+BOILERPLATE_FROM = 10
+"""A title below so many pictures of the training clip art is that of a series or its uploader."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,8 +179,23 @@ def _plan(archives: Mapping[str, Path], names: Mapping[str, emoji.Emoji], clips:
     kept = clipart.balanced(texts)
     plans.capped = len(texts) - len(kept)
     plans.sets["web-train"] = [_clip_plan(name, texts[name]) for name in sorted(kept)]
+    _plan_icons(plans, archives, names, held)
     plans.sets["heldout-clipart"] = [_clip_plan(*pair) for pair in sorted(clips.text(held_out=True).items())]
     return plans
+
+
+def _plan_icons(
+    plans: _Plans, archives: Mapping[str, Path], names: Mapping[str, emoji.Emoji], held: frozenset[str]
+) -> None:
+    labels = {
+        side: [phrase(e.label) for e in names.values() if (e.concept in held) == side and not e.toned]
+        for side in (True, False)
+    }
+    for icon in icons.read_icons(archives, hidden=icons.Hidden(labels[True], labels[False])):
+        url = f"icon:{icon.set}/{icon.key}"
+        meta = {"concept": icon.name, "style": icon.set}
+        plans.sets[ICONS].append(Plan(url=url, texts=(with_article(icon.name),), origin=Origin.HUMAN, meta=meta))
+        plans.vectors[url] = icon.svg
 
 
 def _pictures_held_out(chosen: Mapping[emoji.Style, list[emoji.Emoji]]) -> frozenset[tuple[str, str]]:
@@ -296,9 +317,11 @@ def _write_words(
 
 
 def _tell(store: Store, plans: _Plans, clips: _Clips, written: _Written, pieces: int) -> dict[str, Any]:
-    """Writes the count of titles; returns what ``corpora.json`` says."""
+    """Writes the count of titles, and which are boilerplate; returns what ``corpora.json`` says."""
     titles = Counter(clean(text) for text in clips.text(held_out=False).values())
     store.write_json("titles.json", dict(titles.most_common()))
+    boilerplate = [title for title, count in titles.most_common() if count >= BOILERPLATE_FROM]
+    store.write("boilerplate.txt", "".join(f"{title}\n" for title in boilerplate).encode())
     return {
         "sets": {name: _counts(written, name) for name in SETS},
         "vocabulary": pieces,

@@ -134,7 +134,7 @@ def read_vectors(archives: Mapping[str, Path], style: Style, names: Mapping[str,
     for emoji in names.values():
         # Some sets tell no code points; their icons are called as CLDR calls the emoji.
         by_code.setdefault(emoji.code, slug(emoji.label))
-    found = {code: _svg(icons, by_code[code]) for code in names if code in by_code}
+    found = {code: svg_of(icons, by_code[code]) for code in names if code in by_code}
     return {code: svg for code, svg in found.items() if svg is not None}
 
 
@@ -144,7 +144,8 @@ def slug(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", ascii_only.replace("'", "")).strip("-")
 
 
-def _svg(icons: Mapping[str, Any], name: str) -> str | None:
+def svg_of(icons: Mapping[str, Any], name: str) -> str | None:
+    """An icon of Iconify's ``icons.json`` as a whole SVG, by its name or alias; None if it is not there or turned."""
     for _ in range(3):
         alias = icons.get("aliases", {}).get(name)
         if alias is None:

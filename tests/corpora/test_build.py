@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw
 from safetensors.numpy import load_file
 
 from capfilt.corpora import emoji
+from capfilt.corpora import icons as icons_of
 from capfilt.corpora.backbone import BACKBONE
-from capfilt.corpora.build import HELD_OUT, SETS, TRAINED, build, read_splits
+from capfilt.corpora.build import HELD_OUT, ICONS, SETS, TRAINED, build, read_splits
 from capfilt.corpora.packages import Package
 from capfilt.corpora.vocabulary import ENCODER, SPECIAL
 from capfilt.errors import SourceError
@@ -85,6 +86,13 @@ def packages(tmp_path_factory, encoder_wheel, backbone_wheel):
         }
         files = {"icons.json": {"icons": icons, "width": 99, "height": 30}, "chars.json": {c: c for c in CODES}}
         paths[style.package] = npm(style.package, files)
+    for one in icons_of.SETS:
+        drawn = {"anvil": "black", "goat-8": "red", "currency-fill": "currentColor"}
+        icons = {
+            key: {"body": f"<rect x='{len(one.name)}' width='9' height='9' fill='{fill}'/>"}
+            for key, fill in drawn.items()
+        }
+        paths[one.package] = npm(one.package, {"icons.json": {"icons": icons, "width": 60, "height": 30}})
     names = [f"{'animals' if i % 2 else 'food'}/{chr(97 + i % 26)}{chr(97 + i // 26)}_x" for i in range(120)]
     titles = {f"svg/{name}.svg": drawing("gramastar" if i < 60 else f"Title {name}") for i, name in enumerate(names)}
     # The second half is drawn like the first, under other names and with other bytes.
@@ -159,6 +167,23 @@ def test_repeated_titles_are_capped_in_training_and_counted(built):
     before = json.loads((dest / "titles.json").read_text())["gramastar"]
     assert len(stars) <= 3 < before
     assert told["left_out"]["clipart_repeats_capped"] == before - 3
+
+
+def test_icons_show_no_held_out_concept_and_lend_no_word(built):
+    dest, _ = built
+    icons = samples(dest, ICONS)
+    # "goat" is a word of trained and of held-out names here, and no name by itself.
+    assert {one["concept"] for one in icons} >= {"anvil", "currency"}
+    assert {one["captions"][0]["text"] for one in icons} >= {"an anvil", "a currency"}
+    assert {caption["origin"] for one in icons for caption in one["captions"]} == {"human"}
+    assert not {"anvil", "currency"} & set((dest / "vocab.txt").read_text().splitlines())
+    assert not {one["sha256"] for name in HELD_OUT for one in samples(dest, name)} & {one["sha256"] for one in icons}
+
+
+def test_titles_below_many_pictures_are_boilerplate(built):
+    dest, _ = built
+    assert json.loads((dest / "titles.json").read_text())["gramastar"] >= 10
+    assert (dest / "boilerplate.txt").read_text() == "gramastar\n"
 
 
 def test_the_books_are_told_and_the_vocabulary_written(built):
