@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from capfilt.catalog import model_folder
 from capfilt.embedded import HELD_OUT
 from capfilt.evaluate.references import read
 
@@ -74,3 +76,20 @@ def test_what_limits_the_filter_is_as_measured_and_of_the_same_pairs() -> None:
     for name, told in found["sets"].items():
         assert told["auc"] == pytest.approx(RESULTS["sets"][name]["filtering"]["auc_itm"], abs=1e-3)
         assert sum(of["texts"] for of in told["words"].values()) == told["pictures"]
+    shares = [told["passed"] for told in found["nothing"]["filters"].values()]
+    better = [text for text in limits.NOTHING if shares[1][text] < shares[0][text] / 2]
+    assert (len(better), len(limits.NOTHING)) == (10, 12)
+    assert "Ten of the twelve now pass seldom, two more often than before" in PAGE
+    assert all(list(of) == [*limits.NOTHING, "shuffled titles"] for of in shares)
+
+
+def test_the_script_counts_what_passes_of_texts_that_name_nothing(tmp_path: Path, shape_shard: Path) -> None:
+    limits = loaded("limits")
+    shutil.copy(shape_shard, tmp_path / "heldout-clipart-00000.tar")
+    (tmp_path / "boilerplate.txt").write_text("a title\n", encoding="utf-8")
+    told = limits.nothing(tmp_path, 4, {"it": model_folder("med-mini/filter")})
+    assert told["pictures"] == 4
+    assert set(told["filters"]["it"]["passed"].values()) <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    (tmp_path / "boilerplate.txt").write_text("Free clipart\n", encoding="utf-8")
+    with pytest.raises(AssertionError):
+        limits.nothing(tmp_path, 4, {})
