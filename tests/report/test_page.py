@@ -93,6 +93,17 @@ def test_the_page_is_sound_and_shows_the_books(store, web_run):
         assert re.search(rf"\b{count}\b", text)
 
 
+def test_texts_that_stand_below_many_pictures_are_listed_by_origin(store, web_run):
+    facts = {one.origin: one for one in gather(store).origins}
+    text = " ".join(sound(render(gather(store))).text.split())
+    for origin, title in (("web", "Web texts"), ("synthetic", "Synthetic captions")):
+        (most, times), *_ = facts[origin].repeated
+        assert times > 1
+        listed = text[text.index(f"{title} that came most often") :]
+        assert f"{most}{times} times" in listed[: 400 + len(most)]
+    assert "my trip 2014" in dict(facts["web"].repeated)
+
+
 def test_hostile_texts_are_shown_and_not_obeyed(store, kit):
     def scored(words, itm):
         return {"text": words, "origin": "web", "itm": itm, "itc": None, "kept": itm > 0.5}
