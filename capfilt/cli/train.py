@@ -140,9 +140,9 @@ def run(
     config = configure(task, recipe, data, out, sets)
     start, here = None if quiet else _show_start, workers is None and address is None
     if here:
-        from capfilt.train.pairs import sources_of
+        from capfilt.train.pairs import Pairs
 
-        sources_of(config.data)  # a wrong path is told of before a bar stands there, and before torch loads
+        Pairs(config.data)  # a wrong path is told of before a bar stands there, and before torch loads
     with meter(config.task, quiet=quiet, every=0) as progress:
         if here:
             from capfilt.train.run import train

@@ -227,10 +227,16 @@ def test_the_other_commands_refuse(case, capfilt, tiny_architecture, tmp_path):
 
 @pytest.mark.parametrize(
     "asked",
-    [["pretrain", "none", "out"], ["finetune", "filter", "none", "out"], ["evaluate", "med-mini/filter", "none"]],
-    ids=lambda asked: asked[0],
+    [
+        ["pretrain", "none", "out"],
+        ["finetune", "filter", "none", "out"],
+        ["evaluate", "med-mini/filter", "none"],
+        ["finetune", "filter", "shapes-00000.tar", "out", "--set", "data.boilerplate=none"],
+    ],
+    ids=["pretrain", "finetune", "evaluate", "boilerplate"],
 )
-def test_a_path_that_is_missing_is_told_of_before_torch_loads(asked, tmp_path):
+def test_a_path_that_is_missing_is_told_of_before_torch_loads(asked, shape_shard, tmp_path):
+    shutil.copy(shape_shard, tmp_path)
     probe = (
         "import sys; from capfilt.cli.main import call; code = call(sys.argv[1:]); print(code, 'torch' in sys.modules)"
     )
@@ -238,5 +244,5 @@ def test_a_path_that_is_missing_is_told_of_before_torch_loads(asked, tmp_path):
         [sys.executable, "-c", probe, *asked], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["2", "False"]
-    assert "none: there is no such file or folder" in done.stderr
+    assert "none: there is no such file" in done.stderr
     assert not (tmp_path / "out").exists()
