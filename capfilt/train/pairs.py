@@ -111,19 +111,16 @@ def boilerplate_of(config: DataConfig) -> tuple[str, ...]:
         return ()
     with open_read(config.boilerplate) as file:
         data = file.read(BOILERPLATE_BYTES + 1)
+    mend = "Write one text on each line, the commonest first, or set data.boilerplate: null."
+    if len(data) > BOILERPLATE_BYTES:
+        raise SourceError(f"more than {BOILERPLATE_BYTES:,} bytes of boilerplate", where=config.boilerplate, mend=mend)
     try:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise SourceError(
-            f"not UTF-8: {error}", where=config.boilerplate, mend="Write one text on each line."
-        ) from error
+        raise SourceError(f"not UTF-8: {error}", where=config.boilerplate, mend=mend) from error
     texts = tuple(dict.fromkeys(text for line in lines if (text := clean(line))))
-    if not texts or len(data) > BOILERPLATE_BYTES:
-        raise SourceError(
-            "holds no text" if not texts else f"more than {BOILERPLATE_BYTES:,} bytes of boilerplate",
-            where=config.boilerplate,
-            mend="Write one text on each line, the commonest first, or set data.boilerplate: null.",
-        )
+    if not texts:
+        raise SourceError("holds no text", where=config.boilerplate, mend=mend)
     return texts
 
 

@@ -212,9 +212,9 @@ def test_a_filter_learns_that_boilerplate_matches_no_picture(
     (tmp_path / "boilerplate.txt").write_text("white on white\n", encoding="utf-8")
     scores = []
     for told in (None, str(tmp_path / "boilerplate.txt")):
-        run = config(tiny_architecture, str(shape_shard), tmp_path / f"run-{told is None}", task="filter", steps=40)
+        run = config(tiny_architecture, str(shape_shard), tmp_path / f"run-{told is None}", task="filter", steps=32)
         train(replace(run, data=replace(run.data, boilerplate=told), optim=replace(run.optim, lr=3e-3)))
         judge = MEDFilter.load(tmp_path / f"run-{told is None}" / "model", dtype=torch.float32)
         pictures = [Image.open(io.BytesIO(shape_picture("red", "circle", random.Random(i)))) for i in range(4)]
         scores.append([score[0].itm for score in judge.score(pictures, [["white on white"]] * 4)])
-    assert max(scores[1]) < min(0.2, *scores[0])
+    assert max(scores[1]) < 0.75 * min(scores[0])
