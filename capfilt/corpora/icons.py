@@ -103,7 +103,7 @@ def read_icons(archives: Mapping[str, Path], *, hidden: Hidden) -> Iterator[Icon
                 continue
             svg = svg_of(icons, key)
             if svg is not None:
-                colour = COLOURS[pick(len(COLOURS), "colour", f"{one.name}/{key}")]
+                colour = COLOURS[pick(len(COLOURS), "colour", f"icon:{one.name}/{key}")]
                 yield Icon(one.name, key, name, svg.replace("currentColor", colour))
 
 
