@@ -51,7 +51,9 @@ def describe(
         most: workers that the pool may grow to.
     """
     lines = [f"cluster {len(machines)} machine{'s' if len(machines) != 1 else ''}"]
-    kinds = Counter(told(Needs(cpus=machine.cpus, gpus=machine.gpus)) for machine in machines)
+    # Ray names its nodes in any order.
+    by_size = sorted(machines, key=lambda machine: (machine.gpus, machine.cpus))
+    kinds = Counter(told(Needs(cpus=machine.cpus, gpus=machine.gpus)) for machine in by_size)
     lines += [f"  {count} of {kind}" for kind, count in kinds.items()]
     lines += ["placement"]
     try:

@@ -27,6 +27,7 @@ def test_machines_are_told_by_kind_and_each_stage_has_its_place(stages):
         "  scribe     23 workers, on 3 of 4 machines",
         "  save       up to 96 at once, on 3 of 4 machines",
     ]
+    assert describe([GPU, FETCHER, HEAD, FETCHER], stages(), None) == told
 
 
 def test_what_cannot_be_placed_says_why_and_what_to_do(stages):
