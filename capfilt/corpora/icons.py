@@ -26,7 +26,6 @@ class IconSet:
     """Of these variants of each icon alone, by the last word of the icon's name; empty: of all."""
     without: frozenset[str] = frozenset()
     """Icons with one of these words are left out: they are another icon with a mark beside it."""
-
     numbered: bool = False
     """Whether a number in words at the end tells variants of one icon apart, as "two" does in "bottle-two"."""
 
