@@ -55,6 +55,17 @@ def curve(out: Path) -> list[dict[str, float]]:
         ]
 
 
+def same(alone: Path, shared: Path) -> None:
+    """The curves and the models of two runs, but for rounding."""
+    wanted, found = curve(alone), curve(shared)
+    assert len(wanted) == len(found) == 6
+    for one, two in zip(wanted, found, strict=True):
+        assert two == pytest.approx(one, rel=2e-4)
+    theirs = MED.load(shared / "model").state_dict()
+    for name, tensor in MED.load(alone / "model").state_dict().items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
 @pytest.mark.parametrize("task", ["pretrain", "captioner", "filter"])
 def test_two_processes_have_the_curve_and_the_model_of_one(
     task: Task, still: Path, shape_shard: Path, tmp_path: Path
@@ -63,15 +74,22 @@ def test_two_processes_have_the_curve_and_the_model_of_one(
     train(alone)
     # Stopped after half of the steps and gone on with: what the processes know apart comes back too.
     mp.spawn(work, ([replace(shared, steps=3), shared], str(tmp_path / "meet")), nprocs=WORKERS)
-    wanted, found = curve(tmp_path / "alone"), curve(tmp_path / "shared")
-    assert len(wanted) == len(found) == 6
-    for one, two in zip(wanted, found, strict=True):
-        assert two == pytest.approx(one, rel=2e-4)
-    theirs = MED.load(tmp_path / "shared" / "model").state_dict()
-    for name, tensor in MED.load(tmp_path / "alone" / "model").state_dict().items():
-        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    same(tmp_path / "alone", tmp_path / "shared")
     kept = sorted(folder.name for folder in (tmp_path / "shared" / "checkpoints").iterdir())
     assert kept == ["step-00000003", "step-00000006"]
+
+
+def test_a_run_goes_on_with_more_processes_and_with_fewer(still: Path, shape_shard: Path, tmp_path: Path) -> None:
+    """What one process wrote two go on from, and the other way round; neither shows in the curve or the model."""
+    alone, more, fewer = (
+        config("pretrain", still, shape_shard, tmp_path / name) for name in ("alone", "more", "fewer")
+    )
+    train(alone)
+    train(replace(more, steps=3))
+    mp.spawn(work, ([more, replace(fewer, steps=3)], str(tmp_path / "meet")), nprocs=WORKERS)
+    train(fewer)
+    for out in (more, fewer):
+        same(Path(alone.out), Path(out.out))
 
 
 def disagree(rank: int, run: TrainConfig, shards: list[str], out: str) -> None:
