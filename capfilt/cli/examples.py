@@ -35,6 +35,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "rounds": ("capfilt rounds 2 laion.parquet coco-shards rounds --held-out flickr-shards",),
     "models": ("capfilt models", "capfilt models show med-mini/captioner"),
     "models show": ("capfilt models show blip/base-224",),
+    "models average": ("capfilt models average mean first/model second/model",),
     "models import": ("capfilt models import model_base_caption.pth captioner",),
     "models export": ("capfilt models export captioner/model captioner-hf --layout huggingface",),
     "recipes": ("capfilt recipes", "capfilt recipes show bootstrap > mine.yaml"),

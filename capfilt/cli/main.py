@@ -106,7 +106,7 @@ _add_group(MODELS, "finetune", train.finetune, "Finetune a captioner or a filter
 _add(MODELS, "evaluate", evaluate.command, "Measure a model on pictures with references.")
 _add(MODELS, "rounds", rounds.command, "Finetune, bootstrap and pretrain anew, N times.")
 _add(MODELS, "paper", paper.command, "Make the paper's tables again, small.")
-_add_group(MODELS, "models", models.app, "List and show models; BLIP's weights in and out.")
+_add_group(MODELS, "models", models.app, "List, show, average; BLIP's weights in and out.")
 _add(SERVICE, "serve", serve.command, "Captions, scores, verdicts and jobs over HTTP.")
 _add_group(SERVICE, "jobs", jobs.app, "Jobs of a service: submit, follow, cancel, retry.")
 _add_group(SERVICE, "tokens", tokens.app, "Who may ask a service.")

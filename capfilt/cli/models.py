@@ -15,7 +15,9 @@ from capfilt.cli.options import HELP_NAMES, JsonOption
 from capfilt.cli.terminal import table
 from capfilt.errors import ModelError
 
-app = typer.Typer(help="List models, show one, import and export released BLIP weights.", context_settings=HELP_NAMES)
+app = typer.Typer(
+    help="List models, show one, average several, import and export released BLIP weights.", context_settings=HELP_NAMES
+)
 
 ModelArgument = Annotated[
     str,
@@ -164,6 +166,33 @@ def export(
         if holds not in ("captioner", "filter"):
             raise ModelError(f"holds {holds}", where="--as", mend="Say --as captioner or --as filter.")
         export_huggingface(med, dest, holds="captioner" if holds == "captioner" else "filter")
+    typer.echo(f"model  {dest}")
+
+
+@app.command("average", epilog=epilog("models average"))
+def average_(
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="The model folder to write.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Two or more, by name or folder.", autocompletion=completing.models),
+    ],
+) -> None:
+    """Average models finetuned from the same one, weight by weight.
+
+    The model soup of Wortsman et al. (2022): often better on what is new than each of them, and no slower.
+    """
+    from capfilt import catalog
+
+    if (dest / "model.yaml").exists():
+        raise ModelError("there is a model already", where=str(dest), mend="Name another folder, or remove it.")
+    if len(models) < 2:
+        raise ModelError("one model is no average", where="MODEL", mend="Name two or more.")
+    folders = [catalog.model_folder(model) for model in models]
+    from capfilt.med.soup import average
+
+    med = average(folders)
+    med.save(dest)
+    typer.echo(f"mean   of {len(models)} models, {sum(p.numel() for p in med.parameters()):,} parameters")
     typer.echo(f"model  {dest}")
 
 
