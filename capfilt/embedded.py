@@ -38,6 +38,8 @@ from capfilt.train.run import OnStep, train
 NAME = "med-mini"
 WIDE = "filter-wide"
 """The filter's second finetuning, on icons and clip art too."""
+FREE = "filter-free"
+"""Its third, with the later stages of the backbone free: what is shipped."""
 HELD_OUT = {
     "concepts seen, styles seen, these drawings never seen": "heldout-picture-*.tar",
     "concepts never seen, styles seen": "heldout-seen-style-*.tar",
@@ -58,7 +60,8 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
 
     Args:
         corpora: what ``corpora.build`` wrote: shards and ``vocab.txt``.
-        work: folder of the runs; gets ``start``, ``pretrain``, ``human``, ``captioner``, ``filter`` and :data:`WIDE`.
+        work: folder of the runs; gets ``start``, ``pretrain``, ``human``, ``captioner``, ``filter``, :data:`WIDE`
+            and :data:`FREE`.
         overrides: ``field=value`` for all runs.
 
     Raises:
@@ -69,22 +72,24 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
     fit_vocabulary(corpora / "vocab.txt", architecture)
     start(corpora, architecture, work / "start" / "model")
     human, web, icons = (tuple(expand(str(corpora / f"{name}-train-*.tar"))) for name in ("human", "web", "icons"))
+    given = wide(corpora, human, (*web, *icons))
     for task, init, data in (
         ("pretrain", "start", {"shards": (*human, *web)}),
         ("human", "pretrain", {"shards": human}),
         ("captioner", "human", {"shards": human}),
         ("filter", "human", {"shards": human}),
-        (WIDE, "filter", wide(corpora, human, (*web, *icons))),
+        (WIDE, "filter", given),
+        (FREE, WIDE, given),
     ):
         config = load_config(TrainConfig, f"{NAME}/{task}", overrides)
         begin = str(work / init / "model")
-        given = replace(config.data, **data)
-        train(replace(config, model=str(architecture), init=begin, out=str(work / task), data=given), on_step)
+        pairs = replace(config.data, **data)
+        train(replace(config, model=str(architecture), init=begin, out=str(work / task), data=pairs), on_step)
 
 
 def wide(corpora: Path, human: tuple[str, ...], others: tuple[str, ...]) -> dict[str, Any]:
-    """The data of the filter's second finetuning: emoji twice as often as what else there is, and titles that describe
-    nothing."""
+    """The data of the filter's second finetuning and of those after it: emoji twice as often as what else there is, and
+    titles that describe nothing."""
     mix = (MixConfig(shards=human, weight=2.0), MixConfig(shards=others))
     return {"mix": mix, "boilerplate": str(corpora / "boilerplate.txt")}
 
@@ -176,7 +181,7 @@ def measure(corpora: Path, captioner: Path, judge: Path, *, device: str = "cpu")
 
 def ship(work: Path, target: Path) -> None:
     """Write captioner and filter as float16 model folders, each without what only the other needs."""
-    parts: dict[Holds, str] = {"captioner": "captioner", "filter": WIDE}
+    parts: dict[Holds, str] = {"captioner": "captioner", "filter": FREE}
     for part, run in parts.items():
         shutil.rmtree(target / part, ignore_errors=True)
         MED.load(work / run / "model").only(part).save(target / part, dtype=torch.float16)

@@ -109,15 +109,23 @@ def test_the_models_are_made_one_from_the_other_and_shipped_in_halves(corpora, t
     work, target = tmp_path / "work", tmp_path / "shipped"
     short = ("steps=2", "batch_size=4", "checkpoint_every=2", "track=[]", "optim.warmup_steps=0", "precision=float32")
     embedded.build(corpora, work, overrides=short)
-    made = {run: MED.load(work / run / "model") for run in ("human", "captioner", "filter", embedded.WIDE)}
+    made = {
+        run: MED.load(work / run / "model") for run in ("human", "captioner", "filter", embedded.WIDE, embedded.FREE)
+    }
     # What the filter goes on from is the filter; frozen words are still those of the start.
     words = "text.embeddings.both.word.weight"
     assert torch.equal(made["human"].state_dict()[words], made[embedded.WIDE].state_dict()[words])
     assert not torch.equal(made["filter"].itm_head.weight, made[embedded.WIDE].itm_head.weight)
+    # The backbone's first stages stay ImageNet's to the end, the later ones move in the last finetuning.
+    for stage, stays in ((2, True), (3, False), (5, False)):
+        weights = f"{BACKBONE}.blocks.{stage}.0.conv_pw.weight"
+        start, wide, free = (made[run].state_dict()[weights] for run in ("human", embedded.WIDE, embedded.FREE))
+        assert torch.equal(wide, start)
+        assert torch.equal(free, start) == stays
     embedded.ship(work, target)
     captioner, judge = MED.load(target / "captioner"), MED.load(target / "filter")
     assert (captioner.config.holds, judge.config.holds) == ("captioner", "filter")
-    torch.testing.assert_close(judge.itm_head.weight, made[embedded.WIDE].itm_head.weight, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(judge.itm_head.weight, made[embedded.FREE].itm_head.weight, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(captioner.vision.pos_embed, made["captioner"].vision.pos_embed, atol=1e-3, rtol=1e-3)
 
 
