@@ -6,7 +6,8 @@
 DIR is what `capfilt corpora build` wrote. Each picture's own text and another's are scored, as `capfilt evaluate
 --measure filtering` does it; the AUC is then that of the texts all, some or none of whose words (but articles and
 prepositions) stand in a text of the emoji or icons trained on, each against all false ones. The AUC that is missing on
-concepts never trained on, in seen styles, is told by name too: which of them hold most of it. Then texts that name
+concepts never trained on, in seen styles, is told by name too: which of them hold most of it, and how much of it is
+the luck of the shuffle, by ten of them; all pictures of that set count here, whatever the limit. Then texts that name
 nothing, none of which is in the list of boilerplate, are scored beside held-out clip art; --before names another filter
 that is measured likewise, such as the first finetuning's (runs/med-mini/filter/model). A few minutes of one core. The
 second command puts the committed figures into docs/results.md.
@@ -186,7 +187,8 @@ def table_of_nothing(found: Mapping[str, Any]) -> str:
 def filled(page: str, found: Mapping[str, Any]) -> str:
     """The page with the tables between their marks."""
     tables = {"limits": table, "limits by name": table_of_names, "limits of nothing": table_of_nothing}
-    for name, made in ((name, make(found)) for name, make in tables.items()):
+    for name, make in tables.items():
+        made = make(found)
         marks = re.compile(rf"(<!-- {name}, from benchmarks/results/limits\.json -->\n).*?(<!-- end -->)", re.DOTALL)
         page = marks.sub(lambda mark, made=made: f"{mark[1]}{made}\n{mark[2]}", page)  # type: ignore[misc]
     return page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -92,6 +93,17 @@ def test_what_limits_the_filter_is_as_measured_and_of_the_same_pairs() -> None:
     assert len(more) == 3
     assert "Five of the twelve pass less than half as often as before, three more often" in PAGE
     assert all(list(of) == [*limits.NOTHING, "shuffled titles"] for of in shares)
+
+
+def test_what_the_page_says_of_ranking_again_is_so() -> None:
+    row = re.compile(r"^\|[^|]+\| \d+ \| \d+ \|((?: [\d.]+ / [\d.]+ / [\d.]+ \|){4})$", re.MULTILINE)
+    worse = better = 0
+    for found in row.findall(PAGE):
+        cells = [[float(x) for x in cell.split("/")] for cell in found.strip(" |").split("|")]
+        for itc, itm in ((cells[0], cells[1]), (cells[2], cells[3])):
+            worse += sum(b < a for a, b in zip(itc, itm, strict=True))
+            better += sum(b > a for a, b in zip(itc, itm, strict=True))
+    assert f"makes {worse} of these {worse + better} figures worse and {better} better" in PAGE
 
 
 def test_what_is_missing_is_told_by_name() -> None:
