@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
@@ -24,6 +25,8 @@ _CHUNK = 1 << 20
 _WHOLE_BYTES = 16 << 20
 _PIECES = 64
 _PIECE_BYTES = 16 << 10
+_WORDS = ("ETag", "etag", "blob_id", "generation", "VersionId", "mtime", "created")
+"""What stores call a content, the best first."""
 _BESIDE = 1000
 """Names beside a misspelt one that are looked through."""
 
@@ -130,9 +133,14 @@ def expand(url: str) -> list[str]:
 
 def _globbed(fs: fsspec.AbstractFileSystem, pattern: str) -> list[str]:
     try:
-        return [str(name) for name, info in fs.glob(pattern, detail=True).items() if info["type"] == "file"]
+        return [str(name) for name, info in fs.glob(pattern, detail=True).items() if is_file(fs, info)]
     except FileNotFoundError:  # some file systems say so of a folder in the pattern
         return []
+
+
+def is_file(fs: fsspec.AbstractFileSystem, info: Mapping[str, Any]) -> bool:
+    """Whether an entry of a listing is a file, or a link to one: caches and versioned data consist of links."""
+    return info["type"] == "file" or bool(info.get("islink") and fs.isfile(info["name"]))
 
 
 def is_folder(url: str) -> bool:
@@ -181,8 +189,8 @@ def identity(url: str) -> str:
     """A hex digest that changes when the file's content does, at a price that planning can pay.
 
     The sha256 of a local file up to 16 MiB; of a larger one, of its size, ends and 64 pieces between, which are 1 MiB
-    together: a corpus is not read twice to be planned. Of a remote one, of the store's own word for this content (etag,
-    version, time and size), so that nothing is downloaded.
+    together: a corpus is not read twice to be planned. Of a remote one, of its size and the store's own word for this
+    content (its etag, else its version or its time), so that nothing is downloaded.
 
     Raises:
         SourceError: as :func:`open_read`.
@@ -192,8 +200,10 @@ def identity(url: str) -> str:
         size = size_of(url) or 0
         return sha256_file(url) if size <= _WHOLE_BYTES else _sampled(url, size)
     info = fs.info(path)
-    told = [str(info[key]) for key in ("ETag", "etag", "VersionId", "size", "mtime", "created") if info.get(key)]
-    return hashlib.sha256("\n".join([*told, str(fs.ukey(path))]).encode()).hexdigest()
+    # One word, the best: a listing and an answer about one file tell different things beside it, such as the version,
+    # and a store moves an object to another storage class. ukey is of all that is told.
+    told = next((str(info[key]).strip('"') for key in _WORDS if info.get(key)), None) or str(fs.ukey(path))
+    return hashlib.sha256(f"{info.get('size')}\n{told}".encode()).hexdigest()
 
 
 def _sampled(url: str, size: int) -> str:
@@ -214,7 +224,10 @@ def filesystem(url: str, kind: type[DestinationError] | type[SourceError]) -> tu
     if not url or "\0" in url:
         raise kind("an empty path", mend="Name a file or folder.")
     try:
-        fs, path = url_to_fs(str(Path(url).expanduser()) if "://" not in url else url)
+        if "://" not in url:
+            # Not by fsspec's reading of addresses: "a::b.jpg" is a file's name, and no chain of file systems.
+            return fsspec.filesystem("file"), str(Path(url).expanduser().absolute())
+        fs, path = url_to_fs(url)
     except (ValueError, ImportError) as error:
         raise kind(
             f"no filesystem for this address: {error}",

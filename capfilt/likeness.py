@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from PIL import Image
 
@@ -12,21 +14,27 @@ SIDE = 64
 
 _PIXELS, _LOWEST = 32, 8
 # Rows are the lowest cosines of a DCT-II, of which no more than these are needed: a sixteenth of the whole.
-_COSINES = np.cos(np.pi / _PIXELS * np.outer(np.arange(_LOWEST), np.arange(_PIXELS) + 0.5))
+# Whole numbers so small that float64 holds every sum of their products: what cancels out in flat and symmetric pictures
+# is then 0 on every processor, and not its rounding.
+_COSINES = np.rint(2**16 * np.cos(np.pi / _PIXELS * np.outer(np.arange(_LOWEST), np.arange(_PIXELS) + 0.5)))
 
 
 def phash(image: Image.Image) -> str:
     """The perceptual hash (signs of the lowest 8 x 8 cosine frequencies about their median), as 16 hex digits.
 
-    It is what ``imagehash.phash`` gives for the same small grey picture.
+    It is what ``imagehash.phash`` gives for the same small grey picture, but for frequencies that a flat or symmetric
+    one has none of: those it leaves to rounding, which differs between machines. Here the picture's own digest decides,
+    so that it has one hash everywhere, and icons are not alike for being symmetric.
 
     Args:
         image: upright, RGB or grey, any size.
     """
     grey = _small(image).resize((_PIXELS, _PIXELS), Image.Resampling.LANCZOS)
     lowest = _COSINES @ np.asarray(grey, dtype=np.float64) @ _COSINES.T
-    middle = np.sort(lowest, axis=None)[_LOWEST * _LOWEST // 2 - 1 :][:2].mean()
-    return np.packbits(lowest > middle).tobytes().hex()
+    twice_middle = np.sort(lowest, axis=None)[_LOWEST * _LOWEST // 2 - 1 :][:2].sum()
+    own = np.unpackbits(np.frombuffer(hashlib.blake2b(grey.tobytes(), digest_size=BITS // 8).digest(), dtype=np.uint8))
+    above = np.where(2 * lowest == twice_middle, own.reshape(lowest.shape) == 1, 2 * lowest > twice_middle)
+    return np.packbits(above).tobytes().hex()
 
 
 def distance(one: str, other: str) -> int:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 from fsspec.implementations.local import LocalFileSystem
 
 from capfilt.errors import CapfiltError, DestinationError
-from capfilt.inputs import filesystem
+from capfilt.inputs import filesystem, is_file
 
 _SPOOL_BYTES = 64 << 20
 _TOGETHER = 1000
@@ -75,7 +75,7 @@ class Store:
                 entries = self._fs.ls(self._full(folder) if folder else self._root, detail=True)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        names = [PurePosixPath(entry["name"]).name for entry in entries if entry["type"] == "file"]
+        names = [PurePosixPath(entry["name"]).name for entry in entries if is_file(self._fs, entry)]
         return sorted(name for name in names if name and not name.startswith("."))
 
     def entries(self) -> list[str]:
@@ -192,7 +192,8 @@ class Store:
             ValueError: a number is not finite.
         """
         text = json.dumps(obj, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        return self.write(name, f"{text}\n".encode())
+        # A file's name may be no UTF-8, which Python keeps as lone surrogates.
+        return self.write(name, f"{text}\n".encode("utf-8", "replace"))
 
     def remove(self, name: str) -> None:
         """Removes one file; nothing happens if it is absent."""

@@ -5,6 +5,7 @@ import hashlib
 
 import pyarrow
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from capfilt import inputs
 from capfilt.errors import SourceError
@@ -68,6 +69,43 @@ def test_identity_follows_content(tmp_path):
     remote.write("f", b"22")
     assert identity(remote.path("f")) != before
     remote.remove("f")
+
+
+def test_identity_is_of_the_content_and_not_of_how_the_store_was_asked(monkeypatch):
+    """A listing tells other things of an object than an answer about it alone, and its storage class may change."""
+    entry = {"name": "/ident/g", "type": "file", "size": 3, "ETag": '"0a"', "StorageClass": "STANDARD"}
+    told = [entry, entry | {"VersionId": "7", "ContentType": "x"}, entry | {"StorageClass": "GLACIER", "ETag": "0a"}]
+    answers = iter([*told, entry | {"ETag": '"0b"'}, entry | {"size": 4}])
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda *_, **__: next(answers))
+    same = {identity("memory://ident/g") for _ in told}
+    assert len(same) == 1
+    assert len(same | {identity("memory://ident/g"), identity("memory://ident/g")}) == 3
+
+
+def test_a_link_to_a_file_is_a_file(tmp_path):
+    """Caches of hubs and versioned data are folders of links."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1").write_bytes(b"x")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.csv").symlink_to(tmp_path / "blobs" / "1")
+    (tmp_path / "set" / "b.csv").symlink_to("../blobs/1")
+    (tmp_path / "set" / "c.csv").symlink_to(tmp_path / "blobs")
+    (tmp_path / "set" / "d.csv").symlink_to(tmp_path / "nowhere")
+    wanted = [str(tmp_path / "set" / name) for name in ("a.csv", "b.csv")]
+    assert expand(str(tmp_path / "set" / "*.csv")) == wanted
+    assert Store(str(tmp_path / "set")).names() == ["a.csv", "b.csv"]
+    assert Store(str(tmp_path)).names("set") == ["a.csv", "b.csv"]
+
+
+def test_two_colons_in_a_files_name_are_two_colons(tmp_path, monkeypatch):
+    """In addresses they chain file systems: the file before them would be read in its place."""
+    (tmp_path / "a").write_bytes(b"another")
+    (tmp_path / "a::b").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    for name in (str(tmp_path / "a::b"), "a::b"):
+        with open_read(name) as file:
+            assert file.read() == b"x"
+    assert str(tmp_path / "a::b") in expand(str(tmp_path))
 
 
 def test_sizes(tmp_path):

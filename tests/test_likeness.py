@@ -7,12 +7,13 @@ import re
 from itertools import combinations
 
 import imagehash
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from capfilt.catalog import sample
 from capfilt.images import ImageLimits, Picture, normalise
-from capfilt.likeness import _small, distance, phash
+from capfilt.likeness import _COSINES, _small, distance, phash
 
 LIMITS = ImageLimits(min_side=16)
 FEW = 8
@@ -89,3 +90,21 @@ def test_it_is_the_hash_of_the_library_that_others_use(photos):
     for photo in photos:
         picture = Image.open(io.BytesIO(photo)).convert("RGB")
         assert phash(picture) == str(imagehash.phash(_small(picture)))
+
+
+def test_what_cancels_out_in_a_symmetric_picture_is_the_same_on_every_machine():
+    """imagehash takes the sign of what rounding leaves of it, which depends on the processor's order of sums."""
+    white = Image.new("RGB", (128, 128), "white")
+    drawn = [white, white.copy(), white.copy()]
+    ImageDraw.Draw(drawn[1]).rectangle((32, 48, 95, 79), fill="blue")
+    ImageDraw.Draw(drawn[2]).ellipse((32, 32, 95, 95), fill="red")
+    hashes = [phash(each) for each in drawn]
+    assert hashes == ["a3c62bd31b7aa6a9", "e825d3002ce683b2", "f1448a8e3c2c72be"]
+    # Half of the frequencies of a symmetric picture are none: they are not alike for that.
+    assert min(distance(hashes[i], hashes[j]) for i, j in ((0, 1), (0, 2), (1, 2))) > 3 * FEW
+
+
+def test_no_sum_of_the_hash_is_rounded():
+    most = 255 * np.abs(_COSINES).sum(axis=1).max() ** 2
+    assert most < 2**53
+    assert (np.rint(_COSINES) == _COSINES).all()

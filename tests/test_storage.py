@@ -44,6 +44,11 @@ def test_json_is_stable_and_ends_in_a_newline(store):
     assert store.read_json("x.json") == {"a": ["é"], "b": 1}
 
 
+def test_a_name_that_is_no_utf8_does_not_stop_json(store):
+    store.write_json("x.json", {"name": "caf\udce9.tar"})
+    assert store.read_json("x.json") == {"name": "caf?.tar"}
+
+
 def test_damaged_json_names_the_file(store):
     store.write("x.json", b"{")
     with pytest.raises(DestinationError, match=r"x\.json"):

@@ -16,6 +16,7 @@ from typing import Any
 
 from capfilt.errors import DataError, SourceError
 from capfilt.inputs import identity, open_read
+from capfilt.sources.columns import text_of
 from capfilt.sources.documents import Scanner, meant
 
 VG_PICTURES = "image_data.json"
@@ -217,4 +218,4 @@ def _blip(rows: Iterable[Mapping[str, Any]]) -> Iterator[Annotated]:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a caption is {value!r}")
-    return value
+    return text_of(value) or ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, BinaryIO, Literal
@@ -30,6 +30,10 @@ _MARK_BYTES = 4 << 20
 _SAMPLE_RECORDS = 64
 _SPACE = re.compile(r"[\s,]*")
 _AFTER = frozenset(" \t\r\n,:]}")
+_LONGEST_NUMBER = 64
+"""Bytes after which no more digits are waited for."""
+_MARK = "\xef\xbb\xbf"
+"""A byte order mark in UTF-8, as Latin-1."""
 _ROWS = ("annotations", "data", "rows")
 _PICTURES = ("image", "filename", "file_name", "regions", "sentences")
 """Keys of an annotated picture that is no row of addresses."""
@@ -44,6 +48,8 @@ class Layout:
     """Its columns."""
     starts: tuple[int, ...] = ()
     """Offsets just inside the list of ``rows``, or inside each of the ``lists``."""
+    within: bool = False
+    """Whether the list of ``rows`` is a member of an object."""
 
 
 class Scanner:
@@ -94,11 +100,15 @@ class Scanner:
                 if len(self._text) - self._at > _VALUE_BYTES or not self._more():
                     raise self._damaged(str(error)) from error
                 continue
+            after, length = self._text[end : end + 1], end - self._at
             # What ends where reading stopped, or in the middle of a number, may go on.
-            if self._text[end : end + 1] in _AFTER or not self._more():
-                offset, text = self.offset, self._text[self._at : end]
-                self._at = end
-                return offset, text, value
+            if after not in _AFTER and len(self._text) - end < _LONGEST_NUMBER and self._more():
+                continue
+            if after and after not in _AFTER:
+                raise self._damaged(f"after a value there is {after!r}")
+            offset, text = self.offset, self._text[self._at : self._at + length]  # _more moves what is left of it
+            self._at += length
+            return offset, text, value
 
     def elements(self) -> Iterator[tuple[int, str, Any]]:
         """The values of the list that is next or, right inside one, those that are left.
@@ -123,6 +133,25 @@ class Scanner:
             yield str(meant(text))
         self.take("}")
 
+    def end(self, *, within: bool = False) -> None:
+        """Passes over what is left of the object that a list was in, if it was, to the end of the file.
+
+        Raises:
+            SourceError: something comes after it, which would be lost.
+        """
+        if within:
+            while self.peek() == '"':
+                self.value()
+                self.take(":")
+                self.skip()
+            self.take("}")
+        if self.peek():
+            raise SourceError(
+                f"a second document begins at byte {self.offset:,}",
+                where=self._file,
+                mend="Write each into a file of its own.",
+            )
+
     def skip(self) -> None:
         """Passes over a value, a list element by element."""
         if self.peek() == "[":
@@ -136,6 +165,8 @@ class Scanner:
         self._stream.seek(self._base + len(self._text))
         data = self._stream.read(max(_CHUNK, len(self._text) - self._at))
         self._base, self._text, self._at = self.offset, self._text[self._at :] + data.decode("latin-1"), 0
+        if not self._base and self._text.startswith(_MARK):
+            self._at = len(_MARK)
         return bool(data)
 
     def _damaged(self, why: str) -> SourceError:
@@ -188,11 +219,13 @@ def count(file: str) -> Counted:
         return Counted(file, _lists_length(file, found))
     rows, due, marks = 0, 0, []
     with open_read(file) as stream:
-        for offset, _, _ in Scanner(stream, file, found.starts[0]).elements():
+        scanner = Scanner(stream, file, found.starts[0])
+        for offset, _, _ in scanner.elements():
             if offset >= due:
                 marks.append(Mark(rows, offset))
                 due = offset + _MARK_BYTES
             rows += 1
+        scanner.end(within=found.within)
     return Counted(file, rows, tuple(marks))
 
 
@@ -259,9 +292,12 @@ def _of_list(scanner: Scanner) -> Layout:
 
 
 def _of_object(scanner: Scanner) -> Layout | None:
+    """How the object is made that is next; None of the first of JSON lines, or of an unknown one."""
     lists: dict[str, int] = {}
+    row = False
     for key in scanner.members():
         if scanner.peek() != "[":
+            row = row or key == "url"
             scanner.skip()
             continue
         scanner.take("[")
@@ -271,12 +307,15 @@ def _of_object(scanner: Scanner) -> Layout | None:
                 return Layout("annotations")
             if key in _ROWS:
                 found = _of_list(scanner)
-                return found if "url" in found.names else Layout("annotations")
+                return replace(found, within=True) if "url" in found.names else Layout("annotations")
         elif scanner.peek() != "]":
             lists[key] = start
         for _ in scanner.elements():
             pass
-    return Layout("lists", tuple(lists), tuple(lists.values())) if len(lists) > 1 else None
+    if row or len(lists) < 2 or scanner.peek() == "{":
+        return None
+    scanner.end()
+    return Layout("lists", tuple(lists), tuple(lists.values()))
 
 
 def _of_lines(file: str) -> Layout | None:

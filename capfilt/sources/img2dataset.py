@@ -30,6 +30,7 @@ from capfilt.sources.webdataset import IMAGE_EXTENSIONS, WebDatasetSource
 _MARKS = frozenset({"key", "status", "error_message"})
 """Columns by which its tables are known."""
 _IMAGE_BYTES = 64 << 20
+_LEADS_OUT = re.compile(r"[/\\\0]|::")
 _REASONS = (
     ("redirect", Drop.TOO_MANY_REDIRECTS),
     (r"HTTP Error \d", Drop.HTTP_STATUS),
@@ -180,6 +181,8 @@ class _Stored:
 
 
 def _file(folder: str, key: str) -> bytes | None:
+    if _LEADS_OUT.search(key):  # keys are numbers, but a table may be a stranger's
+        return None
     for extension in IMAGE_EXTENSIONS:
         try:
             with open_read(f"{folder}/{key}.{extension}") as file:

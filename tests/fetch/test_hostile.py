@@ -69,6 +69,8 @@ ADDRESSES = {
     "bad port": ("http://example.com:99999/", Drop.NO_URL, "no valid web address"),
     "backslash": ("http://example.com\\@10.0.0.1/", Drop.NO_URL, "no valid web address"),
     "half an IPv6": ("http://[::1", Drop.NO_URL, "no valid web address"),
+    "brackets without host": ("http://[x]@/a.jpg", Drop.NO_URL, "no valid web address"),
+    "brackets for a scheme": ("https://][ @", Drop.NO_URL, "no valid web address"),
     "a null byte": ("http://example.com\0.evil/", Drop.NO_URL, "no valid"),
     "no such name": ("http://nowhere.invalid/a.jpg", Drop.UNREACHABLE, "looked up"),
     "endless label": (f"http://{'a' * 70}.invalid/", Drop.UNREACHABLE, "looked up"),

@@ -191,3 +191,8 @@ def test_annotations_and_pictures_of_an_object_store():
     assert told(store.path("coco.json")).kind == "annotations"
     (row,) = read_all(source_of(store.path("coco.json"), images=store.path("pictures")))
     assert (row["image"], row["source_key"]) == (b"a", "a.jpg")
+
+
+def test_half_a_character_in_a_caption_costs_that_character(pictures):
+    (pictures / "captions.json").write_text('[{"image": "a.jpg", "caption": "bad \\ud83d emoji"}]')
+    assert said(read_all(source_of(pictures / "captions.json", kind="annotations")))[0][2] == ["bad ? emoji"]

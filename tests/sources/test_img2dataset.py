@@ -96,6 +96,19 @@ def test_a_cut_tar_costs_what_it_lost(folder):
     assert len(rows) == 12
 
 
+@pytest.mark.parametrize("key", ["../../secret", "../../secret.jpg::x", "..\\..\\secret", "/etc/secret"])
+def test_a_key_that_leads_out_of_the_folder_is_no_picture(tmp_path, forms, key):
+    """The tables may be a stranger's, and what is read is published."""
+    table = pq.read_table(forms["files"] / "00000.parquet")
+    at = table.column_names.index("key")
+    keys = [key, *table.column("key").to_pylist()[1:]]
+    pq.write_table(table.set_column(at, "key", pa.array(keys)), forms["files"] / "00000.parquet")
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (forms["files"] / "00000" / "..\\..\\secret.jpg").write_bytes(b"secret")
+    first = read_all(source_of(forms["files"]))[0]
+    assert (first["image"], first["drop"], first["source_key"]) == (None, Drop.UNREADABLE_ROW, key)
+
+
 def test_a_missing_tar_is_told_for_each_of_its_pictures(folder):
     (folder / "00000.tar").unlink()
     rows = read_all(source_of(folder, kind="img2dataset"))

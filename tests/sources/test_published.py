@@ -81,6 +81,21 @@ def test_json_documents_are_tables(tmp_path, name, part_rows):
     assert not source.has_bytes
 
 
+def test_json_lines_whose_cells_are_lists_are_no_lists_side_by_side(tmp_path):
+    lines = [{"url": url, "caption": [text], "tags": ["t"]} for url, text in PAIRS]
+    for count in (3, 1):
+        (tmp_path / "x.json").write_text("\n".join(map(json.dumps, lines[:count])))
+        assert pairs(read_all(source_of(tmp_path))) == [(url, [text]) for url, text in PAIRS[:count]]
+    (tmp_path / "x.json").write_text('{"urls": ["u"], "captions": ["a"]}\n' * 2)
+    assert [row["drop"] for row in read_all(source_of(tmp_path))] == [Drop.UNREADABLE_ROW] * 2
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_byte_order_mark_is_no_part_of_a_document(tmp_path, name):
+    (tmp_path / "x.json").write_text(DOCUMENTS[name], encoding="utf-8-sig")
+    assert pairs(read_all(source_of(tmp_path), 2)) == [(url, [text]) for url, text in PAIRS]
+
+
 def test_a_long_list_is_read_from_marks(tmp_path):
     rows = [{"url": f"http://h/{n}", "caption": f"{n} é" + "x" * 200} for n in range(40_000)]
     (tmp_path / "x.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
@@ -102,6 +117,11 @@ def test_a_long_list_is_read_from_marks(tmp_path):
         ("[" * 200_000, "nested too deeply"),
         ('[{"page": "p", "caption": "c"}]', "no column 'url'"),
         ("[]", "no column"),
+        (json.dumps(SBU) + " x", "second document begins at byte"),
+        (json.dumps([{"url": "u"}]) + "\n" + json.dumps([{"url": "v"}]), "second document begins at byte 14"),
+        (DOCUMENTS["redcaps"] * 2, "second document begins at byte"),
+        ('[{"url": "u"}{"url": "v"}]', "after a value there is '{'"),
+        ('[{"url": "u"}]]', "second document begins"),
     ],
 )
 def test_what_is_no_table_of_json_is_told(tmp_path, text, said):
