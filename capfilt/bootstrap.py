@@ -24,12 +24,13 @@ from capfilt.flow.local import run_local
 from capfilt.flow.pace import Pace
 from capfilt.flow.part import Finished
 from capfilt.flow.plan import Plan, describe, plan, todo
+from capfilt.inputs import found_in
 from capfilt.med.config import MEDConfig
 from capfilt.recipe import Recipe, load, resolved
 from capfilt.records import Tally
 from capfilt.report.page import write_report
 from capfilt.shards.card import write_cards
-from capfilt.shards.claim import record_changes, recorded_changes
+from capfilt.shards.claim import record_changes, recorded_changes, refuse_strangers
 from capfilt.shards.commit import PartMarker, claim, committed, remove_strangers, write_manifest
 from capfilt.shards.lease import Lease, leased
 from capfilt.sources.base import Source, SourceConfig
@@ -117,15 +118,19 @@ def bootstrap(
             engine's or the machine's failure, and then a later run goes on.
     """
     _check_reasons(retry)
-    recipe = _with_source(recipe, source)
-    store, opened = Store(dest), open_source(recipe.source)
+    recipe, store = _with_source(recipe, source), Store(dest)
+    _check_apart(store, recipe.source)
+    opened = open_source(recipe.source)
     planned = plan(opened, recipe.plan)
     models = digests({"captioner": recipe.capfilt.captioner, "filter": recipe.capfilt.filter})
     store.check_writable()
     stages = _Stages(recipe, store, planned, tuple(retry))
     if dry_run:
-        _claim(store, recipe, planned, models, dry_run=True)
-        done = committed(store)
+        if with_changes:
+            done = {at: marker for at, marker in committed(store).items() if _still(planned, at, marker)}
+        else:
+            _claim(store, recipe, planned, models, dry_run=True)
+            done = committed(store)
         told = _told(planned, stages(), todo(planned, done), _failed(planned, done, retry))
         if run and run.runner == "ray" and run.cluster:
             from capfilt.flow.ray import placed  # noqa: PLC0415 Ray takes seconds, and only a cluster is asked
@@ -163,6 +168,17 @@ def _with_source(recipe: Recipe | None, source: str | Sequence[str] | SourceConf
     config = replace(recipe.source, path=first)
     joined = [replace(config, path=path, also=()) for path in more]
     return replace(recipe, source=replace(config, also=(*joined, *config.also)))
+
+
+def _check_apart(store: Store, config: SourceConfig) -> None:
+    """Passes where what is written is not read as the source by the next run."""
+    for path in (config.path, *(one.path for one in config.also)):
+        if found_in(store.url, path):
+            raise DestinationError(
+                f"it lies in the source {path}, whose rows would change with what is written",
+                where=store.url,
+                mend="Choose a folder beside the source, or begin its name with a dot or _.",
+            )
 
 
 @dataclass(frozen=True)
@@ -278,8 +294,8 @@ def _run(
 def _finish(
     store: Store, recipe: Recipe, source: Source, models: dict[str, Any], planned: Plan, *, anew: bool
 ) -> dict[str, Any]:
-    """Manifest, card and report: ``anew`` after parts were done, else those that a run that died did not reach."""
-    if anew or not store.exists("manifest.json"):
+    """Manifest, card and report: ``anew`` after parts were done or where no manifest is, else what is missing."""
+    if anew := anew or not store.exists("manifest.json"):
         markers = committed(store)
         remove_strangers(store, markers)
         books, parts = resolved(recipe), len(planned.parts)
@@ -296,6 +312,7 @@ def _finish(
 
 def _claim(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any], *, dry_run: bool) -> None:
     if dry_run and not store.exists("recipe.yaml"):
+        refuse_strangers(store)
         return
     claim(store, resolved(recipe), planned.digest)
     claim_models(store, models, dry_run=dry_run)
@@ -303,21 +320,34 @@ def _claim(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any], 
 
 def _adopt(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any]) -> None:
     """Makes a destination this run's own, whatever it was begun with, and writes down what changed."""
-    changes: list[str] = []
-    claim(store, resolved(recipe), planned.digest, on_change=changes.append)
     there = store.read_json(_MODELS) if store.exists(_MODELS) else models
-    changes += [
+    others = [
         f"the {role} {models.get(role, {}).get('name')} has other weights"
         for role in sorted({*there, *models})
         if there.get(role, {}).get("name") == models.get(role, {}).get("name") and there.get(role) != models.get(role)
     ]
-    done, parts = committed(store), planned.parts
-    record_changes(store, changes, len(done))
+    done = committed(store)
+    said: list[str] = []
+
+    def record(changes: list[str]) -> None:
+        # The manifest tells no longer what is there, and without it a run that is cut off is seen.
+        store.remove("manifest.json")
+        record_changes(store, [*changes, *others], len(done))
+        said.extend(changes)
+
+    claim(store, resolved(recipe), planned.digest, on_changes=record)
+    if others and not said:
+        record([])
     store.write_json(_MODELS, models)
     for at, marker in done.items():
-        if not 0 <= at < len(parts) or parts[at].digest != marker.digest:
+        if not _still(planned, at, marker):
             # Its files are written over, or swept away in the end.
             store.remove(f"parts/{at:05d}.json")
+
+
+def _still(planned: Plan, at: int, marker: PartMarker) -> bool:
+    """Whether a part that is done is of this plan."""
+    return 0 <= at < len(planned.parts) and planned.parts[at].digest == marker.digest
 
 
 def claim_models(store: Store, models: dict[str, Any], *, dry_run: bool = False) -> None:

@@ -122,7 +122,7 @@ def _drop(
     remove_strangers(store, markers)
     # Also when nothing was found: the run before may have been cut off before it came here.
     told = {name: manifest[name] for name in ("recipe", "source", "models")}
-    more = {name: manifest[name] for name in ("changes",) if name in manifest} | {"dedup": {"near": near}}
+    more = {name: manifest[name] for name in ("changes", "refilter") if name in manifest} | {"dedup": {"near": near}}
     write_manifest(store, **told, parts_planned=manifest["parts"], more=more, markers=markers)
     write_cards(store, anew=True)
     write_report(store)

@@ -143,6 +143,20 @@ def is_file(fs: fsspec.AbstractFileSystem, info: Mapping[str, Any]) -> bool:
     return info["type"] == "file" or bool(info.get("islink") and fs.isfile(info["name"]))
 
 
+def found_in(url: str, folder: str) -> bool:
+    """Whether ``folder`` is a folder in which :func:`expand` finds what is in the folder ``url``."""
+    try:
+        (fs, outer), (other, inner) = filesystem(folder, SourceError), filesystem(url, SourceError)
+    except SourceError:
+        return False
+    if type(fs) is not type(other) or not fs.isdir(outer):
+        return False
+    if isinstance(fs, LocalFileSystem):
+        outer, inner = str(Path(outer).resolve()), str(Path(inner).resolve())
+    outer = outer.rstrip("/")
+    return f"{inner}/".startswith(f"{outer}/") and not _private(inner, outer)
+
+
 def is_folder(url: str) -> bool:
     """Whether the URL is a folder that exists.
 

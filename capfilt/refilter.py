@@ -337,7 +337,7 @@ def _finish(
     *,
     anew: bool,
 ) -> dict[str, Any]:
-    if anew or not new.exists("manifest.json"):
+    if anew := anew or not new.exists("manifest.json"):
         markers = committed(new)
         remove_strangers(new, markers)
         more = {name: manifest[name] for name in ("changes", "dedup") if name in manifest}

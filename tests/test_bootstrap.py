@@ -23,7 +23,7 @@ from capfilt.errors import CapfiltError, DestinationError, ModelError, RecipeErr
 from capfilt.flow.config import RunConfig
 from capfilt.med.model import MED
 from capfilt.recipe import load
-from capfilt.shards.read import samples
+from capfilt.shards.read import samples, shards_of
 from capfilt.shards.verify import repair, verify
 from capfilt.storage import Store
 
@@ -459,3 +459,77 @@ def test_with_changes_of_the_source_the_parts_of_changed_files_are_done_again(jo
     assert done.manifest["totals"]["rows"] == 2 == len(ledger(tmp_path / "out"))
     assert len(done.manifest["changes"]) == 2
     assert verify(Store(str(tmp_path / "out"))) == []
+
+
+def test_what_was_withdrawn_from_a_source_is_gone_from_the_data_set(job, moody, tmp_path):
+    """Also where nothing else is left to do: the manifest, and readers, would keep to what was."""
+    file, late = moody
+    tried_again(late)
+    head, *rows = file.read_text().splitlines()
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for name, some in (("a.csv", rows[:4]), ("b.csv", rows[4:])):
+        (tables / name).write_text("\n".join([head, *some]) + "\n")
+    job("out", *SMALL, source=tables)
+    before = len(list(samples(shards_of(str(tmp_path / "out")))))
+    (tables / "b.csv").unlink()
+    done = job("out", *SMALL, source=tables, with_changes=True)
+    out = Store(str(tmp_path / "out"))
+    assert done.manifest["totals"]["rows"] == 4
+    assert done.manifest["changes"]
+    assert verify(out) == []
+    assert len(list(samples(shards_of(out.url)))) == done.manifest["totals"]["kept"] < before
+
+
+def test_another_recipe_for_a_finished_data_set_is_in_its_manifest(job, moody, tmp_path):
+    file, late = moody
+    tried_again(late)
+    job("out", *SMALL, source=file)
+    done = job("out", *SMALL, "capfilt.top_p=0.5", source=file, with_changes=True)
+    assert done.manifest["recipe"]["capfilt"]["top_p"] == 0.5
+    assert done.manifest["changes"][0]["parts_done_before"] == done.manifest["parts"]
+    assert done.manifest["changes"] == json.loads((tmp_path / "out" / "changes.json").read_text())
+
+
+def test_card_and_report_are_of_the_manifest_though_the_run_that_changed_the_parts_died(job, moody, tmp_path):
+    """`--retry`, cut off between its last part and the manifest, and then a run without it."""
+    file, late = moody
+    job("out", *SMALL, source=file)
+    tried_again(late)
+    out = tmp_path / "out"
+    kept = {name: (out / name).read_bytes() for name in ("README.md", "croissant.json", "report.html")}
+    job("out", *SMALL, source=file, retry=["http_status"])
+    for name, data in kept.items():
+        assert (out / name).read_bytes() != data
+        (out / name).write_bytes(data)
+    (out / "manifest.json").unlink()
+    job("out", *SMALL, source=file)
+    assert all((out / name).read_bytes() != data for name, data in kept.items())
+    names = {shard.name for shard in (out / "shards").iterdir()}
+    assert all(name in (out / "croissant.json").read_text() for name in names)
+
+
+def test_a_destination_within_its_source_is_refused(job, tmp_path):
+    """The next run would take what this one wrote for rows of the source."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    picture(pictures / "a.png", "red", 1)
+    (pictures / "a.txt").write_text("a red circle")
+    for dest in ("pictures/out", "pictures", "pictures/deep/out"):
+        with pytest.raises(DestinationError, match="lies in the source"):
+            job(dest, source=pictures)
+    assert sorted(file.name for file in pictures.iterdir()) == ["a.png", "a.txt"]
+    assert job("pictures/_out", source=pictures).manifest["totals"]["rows"] == 1
+    assert job("pictures/_out", source=pictures).manifest["totals"]["rows"] == 1
+
+
+def test_a_plan_is_refused_as_the_run_would_be_and_tells_what_the_run_would_do(job, moody, tmp_path):
+    file, late = moody
+    tried_again(late)
+    job("out", *SMALL, source=file)
+    told = job("out", *SMALL, "capfilt.top_p=0.5", source=file, with_changes=True, dry_run=True)
+    assert "0 to do" in told.plan
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "letter.txt").write_text("x")
+    with pytest.raises(DestinationError, match="was not made by capfilt"):
+        job("strange", *SMALL, source=file, dry_run=True)

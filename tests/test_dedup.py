@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from capfilt.bootstrap import bootstrap
 from capfilt.dedup import dedup
-from capfilt.errors import DestinationError
+from capfilt.errors import DestinationError, SourceError
 from capfilt.flow.config import RunConfig
 from capfilt.recipe import load
 from capfilt.shards.read import samples, shards_of
@@ -123,16 +123,26 @@ def test_cut_off_after_a_part_it_is_finished_by_the_same_call(made: Made) -> Non
         if done == total:
             raise DiedError
 
+    before = {file: file.read_bytes() for file in (made.dest / "shards").iterdir()}
     with pytest.raises(DiedError):
         dedup(str(made.dest), on_part=die)
     assert verify(Store(str(made.dest))) != []
+    for file, data in before.items():  # as it is right after a part's new marker is there
+        file.write_bytes(data)
+    # Readers see what the markers vouch for.
+    there = [sample.key for sample in samples([str(file) for file in sorted((made.dest / "shards").iterdir())])]
+    read = [sample.key for sample in samples(shards_of(str(made.dest)))]
+    assert len(read) == len(set(read)) == 5 < len(there)
     dedup(str(made.dest))
+    assert [sample.key for sample in samples(shards_of(str(made.dest)))] == read
     assert verify(Store(str(made.dest))) == []
     assert made.again()["totals"]["dropped"] == {"duplicate": 2}
 
 
 def test_a_destination_that_is_not_finished(made: Made, tmp_path: Path) -> None:
     (made.dest / "manifest.json").unlink()
+    with pytest.raises(SourceError, match="has not finished"):
+        shards_of(str(made.dest))
     for dest in (made.dest, tmp_path / "nothing"):
         with pytest.raises(DestinationError, match="no finished data set"):
             dedup(str(dest))

@@ -31,7 +31,7 @@ def claim(
     plan_digest: str,
     *,
     job: str | None = "bootstrap",
-    on_change: Callable[[str], None] | None = None,
+    on_changes: Callable[[list[str]], None] | None = None,
 ) -> None:
     """Makes the destination this recipe's own, or checks that it is.
 
@@ -43,22 +43,21 @@ def claim(
         recipe: JSON values.
         plan_digest: of the plan.
         job: the command that takes the recipe; None if none does.
-        on_change: told, in words, of each difference, and then the destination is this recipe's; None refuses.
+        on_changes: told, in words, of all differences, and only then the destination is this recipe's; None refuses.
 
     Raises:
         DestinationError: another recipe or source made it (each differing field is named), or other files are there.
     """
     recipe = plain(recipe)
     if not store.exists("recipe.yaml"):
-        _refuse_strangers(store)
+        refuse_strangers(store)
         _write(store, recipe, plan_digest, job)
         return
     differences = list(_differences(_stored_recipe(store), recipe))
     other_input = not store.exists("plan.json") or store.read_json("plan.json").get("digest") != plan_digest
-    if on_change is not None:
-        for difference in [*differences, *([_OTHER_INPUT] if other_input else [])]:
-            on_change(difference)
-        if differences or other_input:
+    if on_changes is not None:
+        if changes := [*differences, *([_OTHER_INPUT] if other_input else [])]:
+            on_changes(changes)
             _write(store, recipe, plan_digest, job)
         return
     if differences:
@@ -109,7 +108,12 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
 
 
-def _refuse_strangers(store: Store) -> None:
+def refuse_strangers(store: Store) -> None:
+    """Passes where a first run may write.
+
+    Raises:
+        DestinationError: files are there that it did not make.
+    """
     # plan.json alone is a claim that died half-way; hidden files are temporaries and file managers'.
     strangers = [name for name in store.entries() if not name.startswith(".") and name != "plan.json"]
     if strangers:

@@ -20,6 +20,7 @@ from capfilt.archive import Group, OnBad, groups, members
 from capfilt.errors import CapfiltError, DataError, SourceError
 from capfilt.inputs import expand, is_folder, open_read
 from capfilt.records import CAPTION, META, Caption, Origin, web_caption
+from capfilt.shards.marker import committed
 from capfilt.shards.sample import Sample
 from capfilt.storage import Store
 
@@ -35,19 +36,40 @@ _BATCH_ROWS = 64
 def shards_of(entry: str) -> list[str]:
     """The shards that a file, a glob, a folder, or a data set written by ``capfilt bootstrap`` names.
 
-    Of a data set that was written as tars and as tables the tars are taken, so that each sample is there once.
+    Of a data set that was written as tars and as tables the tars are taken, so that each sample is there once. While
+    parts of it are written anew, and after that was cut off, the shards are those that its parts' markers vouch for.
 
     Raises:
-        SourceError: there is none.
+        SourceError: there is none, or a run has not finished the data set.
     """
-    made_here = is_folder(entry) and Store(entry).exists("manifest.json")
-    inner = entry.rstrip("/") + "/shards" if made_here else entry
-    found = [url for url in expand(inner) if url.lower().endswith(_SHARDS)]
-    if made_here:
+    if is_folder(entry) and _made_here(store := Store(entry)):
+        found = _of_data_set(store)
         found = [url for url in found if url.endswith(_TARS)] or found
+    else:
+        found = [url for url in expand(entry) if url.lower().endswith(_SHARDS)]
     if not found:
         raise SourceError("no shards there", where=entry, mend="Name .tar or .parquet shards, or a folder of them.")
     return found
+
+
+def _made_here(store: Store) -> bool:
+    return store.exists("manifest.json") or (store.exists("recipe.yaml") and store.exists("parts"))
+
+
+def _of_data_set(store: Store) -> list[str]:
+    if not store.exists("manifest.json"):
+        raise SourceError(
+            "the run that writes it has not finished",
+            where=store.url,
+            mend="Run the same command again to go on, or name its `shards` folder for what is there.",
+        )
+    there = {f"shards/{name}" for name in store.names("shards")}
+    told = {shard["name"] for shard in store.read_json("manifest.json")["shards"]}
+    if there != told:
+        # Old files and new ones lie side by side while dedup works, or after it died; or it is a copy of some shards.
+        markers = committed(store).values()
+        told = {shard.name for marker in markers for shard in marker.shards} if markers else there
+    return [store.path(name) for name in sorted(told & there) if name.lower().endswith(_SHARDS)]
 
 
 def samples(

@@ -118,10 +118,10 @@ def test_a_long_list_is_read_from_marks(tmp_path):
         ('[{"page": "p", "caption": "c"}]', "no column 'url'"),
         ("[]", "no column"),
         (json.dumps(SBU) + " x", "second document begins at byte"),
-        (json.dumps([{"url": "u"}]) + "\n" + json.dumps([{"url": "v"}]), "second document begins at byte 14"),
+        (json.dumps([{"url": "u", "caption": "c"}]) * 2, "second document begins at byte 30"),
         (DOCUMENTS["redcaps"] * 2, "second document begins at byte"),
-        ('[{"url": "u"}{"url": "v"}]', "after a value there is '{'"),
-        ('[{"url": "u"}]]', "second document begins"),
+        ('[{"url": "u", "caption": "c"}{"url": "v"}]', "after a value there is '{'"),
+        ('[{"url": "u", "caption": "c"}]]', "second document begins"),
     ],
 )
 def test_what_is_no_table_of_json_is_told(tmp_path, text, said):
