@@ -137,7 +137,7 @@ def bootstrap(
 
             told = f"{told}\n{placed(stages(), run)}"
         return Result(dest=store.url, plan=told, manifest=None, parts=len(planned.parts), done_before=len(done))
-    with leased(store) as lease:
+    with leased(store, wait_s=run.wait_s if run else 0.0) as lease:
         store.remove_temporaries()
         if with_changes:
             _adopt(store, recipe, planned, models)

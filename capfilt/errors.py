@@ -26,13 +26,15 @@ class CapfiltError(Exception):
         what: one sentence: what is wrong.
         where: the file, field or address it concerns; empty if ``what`` says it.
         mend: one sentence: what to do about it.
+        passing: whether it may be gone by itself when the same is tried again.
     """
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", mend: str = "", passing: bool = False) -> None:
         super().__init__(what, where, mend)
         self.what = what
         self.where = where
         self.mend = mend
+        self.passing = passing
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
@@ -41,11 +43,13 @@ class CapfiltError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross Ray's process boundary; the default reduce loses keyword-only arguments.
-        return _rebuild, (type(self), self.what, self.where, self.mend)
+        return _rebuild, (type(self), self.what, self.where, self.mend, self.passing)
 
 
-def _rebuild(kind: type[CapfiltError], what: str, where: str, mend: str) -> CapfiltError:
-    return kind(what, where=where, mend=mend)
+def _rebuild(kind: type[CapfiltError], what: str, where: str, mend: str, passing: bool) -> CapfiltError:
+    made = kind(what, where=where, mend=mend)
+    made.passing = passing
+    return made
 
 
 class RecipeError(CapfiltError):

@@ -230,6 +230,7 @@ class Store:
                 f"cannot be written: {type(error).__name__}: {error}",
                 where=self.url,
                 mend="Check that the bucket exists and that your credentials may write and delete there.",
+                passing=not isinstance(error, FileNotFoundError | PermissionError),
             ) from error
 
     @contextmanager
@@ -246,6 +247,7 @@ class Store:
                 f"the store fails: {type(error).__name__}: {error}",
                 where=self.url,
                 mend="What is committed stays. Check the store and your rights there, and run again to go on.",
+                passing=not isinstance(error, PermissionError),
             ) from error
 
     def _full(self, name: str) -> str:

@@ -65,6 +65,7 @@ def test_another_schema_is_an_error_that_shows_both() -> None:
 
 
 def test_errors_cross_a_process_boundary_whole() -> None:
-    error = pickle.loads(pickle.dumps(RecipeError("what", where="where", mend="mend")))
+    error = pickle.loads(pickle.dumps(RecipeError("what", where="where", mend="mend", passing=True)))
+    assert error.passing
     assert isinstance(error, CapfiltError)
     assert (type(error), error.what, error.where, error.mend) == (RecipeError, "what", "where", "mend")

@@ -129,6 +129,24 @@ def test_a_refused_folder_is_told():
     assert told.value.where == "/proc/self/capfilt/dest"
 
 
+@pytest.mark.parametrize(("failure", "passing"), [(ConnectionError("away"), True), (PermissionError("closed"), False)])
+def test_a_remote_store_that_is_away_may_be_back_and_rights_do_not_come_by_themselves(failure, passing):
+    class Failing(fsspec.AbstractFileSystem):
+        protocol = "failing"
+        cachable = False
+
+        def cat_file(self, path, *more, **how):
+            raise failure
+
+        pipe_file = cat_file
+
+    fsspec.register_implementation("failing", Failing, clobber=True)
+    for ask in (lambda: Store("failing://x").read("f"), Store("failing://x").check_writable):
+        with pytest.raises(DestinationError) as told:
+            ask()
+        assert told.value.passing is passing
+
+
 def test_an_unknown_scheme_is_told():
     with pytest.raises(DestinationError, match="no filesystem"):
         Store("nosuch://x")

@@ -36,6 +36,9 @@ class RunConfig:
     unless the environment variable RAY_ADDRESS names a cluster."""
     verbose: bool = False
     """Whether Ray's own progress bars and logs are shown."""
+    wait_s: float = 0.0
+    """Seconds that a destination is waited for where another run works, 0 to 86,400. One whose machine is gone lets go
+    in two minutes."""
 
     @property
     def cluster(self) -> str | None:
@@ -47,3 +50,4 @@ class RunConfig:
             require_within("run.workers", self.workers, 1, 100_000)
         if self.max_workers is not None:
             require_within("run.max_workers", self.max_workers, self.workers or 1, 100_000)
+        require_within("run.wait_s", self.wait_s, 0, 86_400)

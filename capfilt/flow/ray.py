@@ -209,6 +209,7 @@ def _guarded(work: Work, name: str) -> Work:
 
 def _failed(error: CapfiltError) -> pa.Table:
     told = {"kind": type(error).__name__, "what": error.what, "where": error.where, "mend": error.mend}
+    told |= {"passing": error.passing}
     return pa.table({_ERROR: [json.dumps(told)]})
 
 

@@ -25,6 +25,7 @@ LASTS_S = 120.0
 """Seconds that a lease holds without being renewed."""
 _RENEWED_S = 30.0
 _SETTLES_S = 0.2
+_LOOKS_S = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -38,6 +39,7 @@ class Lease:
 
     def __init__(self, store: Store, lasts_s: float) -> None:
         self._store, self._lasts_s = store, lasts_s
+        self._passing = False
         self._token, self._lost = secrets.token_hex(16), ""
         self._ended = threading.Event()
         self._until = 0.0
@@ -50,31 +52,34 @@ class Lease:
             DestinationError: another run has taken it, or it could not be renewed in time.
         """
         if not self._lost and time.time() > self._until:
-            self._lost = "it could not be renewed in time"
+            self._lost, self._passing = "it could not be renewed in time", True
         if self._lost:
             raise DestinationError(
                 f"this run no longer holds the destination: {self._lost}",
                 where=self._store.url,
                 mend="What is committed stays. Let one run work there at a time, and run again to go on.",
+                passing=self._passing,
             )
 
-    def take(self) -> None:
+    def take(self, wait_s: float = 0.0) -> None:
         """Takes it, and renews it from now on.
 
+        Args:
+            wait_s: seconds that another's is waited for.
+
         Raises:
-            DestinationError: another run holds it.
+            DestinationError: another run holds it, still after that time.
         """
-        self._until = time.time() + self._lasts_s
-        if not self._store.create(FILE, self._told()):
-            there = _read(self._store)
-            if there is not None and not _let_go(there):
-                raise _held(self._store, there)
-            self._store.write(FILE, self._told())
-            # Two that succeed the same dead run both write; the second one's word stays.
-            time.sleep(_SETTLES_S)
-            now = _read(self._store)
-            if now is not None and now["token"] != self._token:
-                raise _held(self._store, now)
+        ends, told = time.monotonic() + wait_s, False
+        while (holder := self._try()) is not None:
+            left = ends - time.monotonic()
+            if left <= 0:
+                raise _held(self._store, holder)
+            if not told:
+                _log.warning("%s works at %s: it is waited for", _who(holder), self._store.url)
+            told = True
+            # It may let go at any time, and at the latest when its own runs out.
+            time.sleep(min(left, _LOOKS_S, max(0.05, holder["until"] - time.time())))
         self._thread.start()
 
     def give_back(self) -> None:
@@ -84,6 +89,20 @@ class Lease:
         there = _read(self._store)
         if there is not None and there["token"] == self._token:
             self._store.remove(FILE)
+
+    def _try(self) -> dict[str, Any] | None:
+        """Takes it if nobody works there; else whose it is."""
+        self._until = time.time() + self._lasts_s
+        if self._store.create(FILE, self._told()):
+            return None
+        there = _read(self._store)
+        if there is not None and not _let_go(there):
+            return there
+        self._store.write(FILE, self._told())
+        # Two that succeed the same dead run both write; the second one's word stays.
+        time.sleep(_SETTLES_S)
+        now = _read(self._store)
+        return now if now is not None and now["token"] != self._token else None
 
     def _told(self) -> bytes:
         told = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "until": self._until}
@@ -107,14 +126,19 @@ class Lease:
 
 
 @contextmanager
-def leased(store: Store, *, lasts_s: float = LASTS_S) -> Iterator[Lease]:
+def leased(store: Store, *, lasts_s: float = LASTS_S, wait_s: float = 0.0) -> Iterator[Lease]:
     """Holds the destination while the block runs.
 
+    Args:
+        store: the destination.
+        lasts_s: seconds that it holds without being renewed.
+        wait_s: seconds that another's lease is waited for.
+
     Raises:
-        DestinationError: another run holds it.
+        DestinationError: another run holds it, still after that time.
     """
     lease = Lease(store, lasts_s)
-    lease.take()
+    lease.take(wait_s)
     try:
         yield lease
     finally:

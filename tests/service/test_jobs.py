@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import httpx
 import psutil
 import pytest
@@ -19,6 +20,8 @@ import pytest
 from capfilt import catalog
 from capfilt.service import access
 from capfilt.service.config import JobsConfig, ServiceConfig
+from capfilt.service.jobs import driver
+from capfilt.shards import lease
 from capfilt.shards.verify import verify
 from capfilt.storage import Store
 
@@ -315,3 +318,42 @@ def test_worker_then_driver_killed_of_a_job_on_ray(embedded, home):
     finally:
         server.terminate()
         server.wait()
+
+
+@pytest.fixture
+def drive(home, monkeypatch, capsys):
+    """A job's own process, here: what it told, in order."""
+
+    def run(dest, dests):
+        source = {"path": str(home / "source"), "also": []}
+        recipe = {"source": source, "capfilt": {"captioner": None, "threshold": 0.0}}
+        spec = {"recipe": recipe, "dest": dest, "retry": [], "workers": None, "runner": "local", "job": "j", "attempt": 2}
+        told = json.dumps(spec | {"sources": [str(home / "source")], "dests": dests})
+        monkeypatch.setenv(driver.VARIABLE, told)
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            driver.main()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+def test_an_attempt_waits_for_the_lease_of_one_whose_machine_is_gone(embedded, home, drive):
+    left = {"token": "another", "host": "elsewhere", "pid": 1, "until": time.time() + 0.6}
+    Store(str(home / "out/moved")).write(lease.FILE, json.dumps(left).encode())
+    assert drive(str(home / "out/moved"), [str(home / "out")])[-1]["event"] == "done"
+    assert time.time() >= left["until"]
+
+
+def test_a_store_that_is_away_is_worth_another_attempt(home, drive):
+    class Away(fsspec.AbstractFileSystem):
+        protocol = "away"
+
+        def pipe_file(self, path, value, **how):
+            raise ConnectionError("away")
+
+    fsspec.register_implementation("away", Away, clobber=True)
+    told = drive("away://out", ["away://out"])[-1]
+    assert (told["event"], told["again"]) == ("failed", True), told

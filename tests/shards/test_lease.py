@@ -63,6 +63,17 @@ def test_a_process_of_another_machine_is_not_taken_for_dead(store):
         pass
 
 
+def test_another_s_lease_is_waited_for_as_long_as_is_asked(store):
+    left_by(store, host="elsewhere", until=time.time() + 0.4)
+    with leased(store, wait_s=5) as lease:
+        lease.check()
+    left_by(store, host="elsewhere")
+    begun = time.monotonic()
+    with pytest.raises(DestinationError, match="on elsewhere"), leased(store, wait_s=0.2):
+        pass
+    assert 0.2 <= time.monotonic() - begun < 2
+
+
 def test_a_damaged_lease_holds_nobody_off(store):
     store.write(FILE, b"{")
     with leased(store) as lease:

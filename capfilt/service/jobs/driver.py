@@ -19,6 +19,7 @@ from capfilt.errors import CapfiltError, EngineError
 from capfilt.flow.config import RunConfig
 from capfilt.recipe import Recipe, load_config
 from capfilt.service.places import check_dest, check_files, settle_recipe
+from capfilt.shards.lease import LASTS_S
 
 VARIABLE = "CAPFILT_JOB"
 LOCK = "CAPFILT_JOB_LOCK"
@@ -39,8 +40,8 @@ def main() -> int:
         tell("begun", pid=os.getpid())
         _run(spec, tell)
     except CapfiltError as error:
-        # A worker that Ray lost, memory that ran out: that may pass, a wrong recipe does not.
-        again = isinstance(error, EngineError)
+        # A worker that Ray lost, memory that ran out, a store that was away: that may pass, a wrong recipe does not.
+        again = error.passing or isinstance(error, EngineError)
         tell("failed", what=error.what, where=error.where, mend=error.mend, again=again)
         return MISTAKE
     except KeyboardInterrupt:
@@ -60,11 +61,13 @@ def _run(spec: dict[str, Any], tell: _Teller) -> None:
     recipe = settle_recipe(recipe, sources, recipe.fetch.allow_addresses)  # those were looked at when it was submitted
     check_files(recipe, sources)
     check_dest(spec["dest"], dests)
+    # An attempt whose machine is gone still holds the destination for a while; other jobs do not come there.
+    run = RunConfig(runner=spec["runner"], workers=spec["workers"], wait_s=LASTS_S + 10)
     bootstrap(
         recipe.source,
         spec["dest"],
         recipe=recipe,
-        run=RunConfig(runner=spec["runner"], workers=spec["workers"]),
+        run=run,
         on_progress=_Pace(tell),
         retry=spec["retry"],
     )
