@@ -114,15 +114,20 @@ class Access:
             check_prefixes((*token.sources, *token.dests), where=f"{config.tokens}: {token.name}")
         return cls({token.sha256: _caller(token) for token in tokens})
 
-    def identify(self, authorization: str | None, path: str) -> Caller | None:
-        """Who speaks; None on the paths that are open to all.
+    def identify(self, authorization: str | None, path: str, *, reads: bool = True) -> Caller | None:
+        """Who speaks; None on the paths that are open to all who only read them.
+
+        Args:
+            authorization: the header.
+            path: that is asked for.
+            reads: whether the request is a GET or HEAD without a body.
 
         Raises:
             Refusal: 401, no token or an unknown one.
         """
         if self.anonymous is not None:
             return self.anonymous
-        if path in OPEN:
+        if reads and path in OPEN:
             return None
         scheme, _, token = (authorization or "").partition(" ")
         caller = self.callers.get(_digest(token.strip())) if scheme.lower() == "bearer" else None

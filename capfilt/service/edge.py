@@ -47,7 +47,8 @@ class Edge:
         app: what stands behind it.
         limits: bounds of bodies.
         metrics: where it is counted.
-        identify: who a request's Authorization header speaks for; raises :class:`Refusal`.
+        identify: who a request speaks for, by its Authorization header, its path and whether it only ``reads``; raises
+            :class:`Refusal`.
         local_only: whether only names of this machine may stand in Host, so that a page of a stranger's cannot
             reach a service without tokens by a name of its own.
     """
@@ -58,7 +59,7 @@ class Edge:
         *,
         limits: LimitsConfig,
         metrics: Metrics,
-        identify: Callable[[str | None, str], Any],
+        identify: Callable[..., Any],
         local_only: bool,
     ) -> None:
         self._app, self._limits, self._metrics = app, limits, metrics
@@ -93,7 +94,9 @@ class Edge:
         headers = Headers(scope=scope)
         if self._local_only:
             _check_local(headers)
-        state["caller"] = self._identify(headers.get("authorization"), scope["path"])
+        # Room for a body is taken from what all callers have: a stranger gets none, on no path.
+        reads = scope["method"] in ("GET", "HEAD") and not _brings_body(headers)
+        state["caller"] = self._identify(headers.get("authorization"), scope["path"], reads=reads)
         size = self._announced(headers)
         if size != 0 and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             # Also what keeps a stranger's page from posting here: browsers ask first before they send JSON.
@@ -190,6 +193,10 @@ class _Answer:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
         await self._send(message)
+
+
+def _brings_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _check_local(headers: Headers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import subprocess
 import sys
@@ -112,6 +113,16 @@ def test_a_stranger_costs_no_body(guarded):
     """Refused before its body is read."""
     answer = httpx.post(f"{guarded}/v1/score", content=b"x" * 10**6, headers={"Content-Type": "application/json"})
     assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("line", ["POST /healthz", "PUT /readyz", "GET /", "POST /openapi.json", "OPTIONS /report"])
+@pytest.mark.parametrize("body", ["Content-Length: 33554432", "Transfer-Encoding: chunked"])
+def test_a_stranger_takes_no_room_for_a_body_that_never_comes(guarded, line, body):
+    host, port = guarded.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as stranger:
+        stranger.sendall(f"{line} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{body}\r\n\r\n".encode())
+        stranger.settimeout(5)
+        assert stranger.recv(100).startswith(b"HTTP/1.1 401 ")
 
 
 def test_the_file_keeps_no_token_and_is_its_owners_alone(tmp_path):

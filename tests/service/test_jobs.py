@@ -327,9 +327,9 @@ def drive(home, monkeypatch, capsys):
     def run(dest, dests):
         source = {"path": str(home / "source"), "also": []}
         recipe = {"source": source, "capfilt": {"captioner": None, "threshold": 0.0}}
-        spec = {"recipe": recipe, "dest": dest, "retry": [], "workers": None, "runner": "local", "job": "j", "attempt": 2}
-        told = json.dumps(spec | {"sources": [str(home / "source")], "dests": dests})
-        monkeypatch.setenv(driver.VARIABLE, told)
+        spec = {"recipe": recipe, "dest": dest, "retry": [], "workers": None, "runner": "local"}
+        spec |= {"sources": [str(home / "source")], "dests": dests, "job": "j", "attempt": 2}
+        monkeypatch.setenv(driver.VARIABLE, json.dumps(spec))
         before = signal.getsignal(signal.SIGTERM)
         try:
             driver.main()
