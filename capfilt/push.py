@@ -1,8 +1,9 @@
 """A finished data set, put onto the Hugging Face Hub as a repository of its own.
 
 Shards, ledgers and markers go first, a few at a time, each handful one commit; the manifest, the card and the rest go
-last, so that a repository with a manifest is whole. What is there already is found by its digest and not sent again,
-so the same call goes on where it stopped. Knows a finished destination and the Hub's client; changes no data set.
+last, so that a repository with a manifest is whole; an earlier push's manifest is taken away before a file is replaced
+that was there. What is there already is found by its digest and not sent again, so the same call goes on where it
+stopped. Knows a finished destination and the Hub's client; changes no data set.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from capfilt.storage import Store
 
 TOGETHER = 32
 """Files of one commit."""
+TOGETHER_BYTES = 2**30
+"""Bytes of one commit, unless it is a single file: those of a remote destination are in memory together."""
 _OURS = ("shards/", "pairs/", "parts/")
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?<=\?)\S+")
 """What no message may tell: a token, and what signs a URL."""
@@ -74,7 +77,8 @@ def push(
     store = Store(dest)
     if not store.exists("manifest.json"):
         raise DestinationError("no manifest.json there", where=store.url, mend="Finish it with `capfilt bootstrap`.")
-    digests = _vouched(store.read_json("manifest.json"))
+    manifest = store.read_json("manifest.json")
+    digests = _vouched(manifest)
     first, last = _files(store, digests)
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its warnings show signed URLs
@@ -93,11 +97,14 @@ def push(
         }
     wanted = {*first, *last}
     stale = sorted(path for path in there if path.startswith(_OURS) and path not in wanted)
-    groups = [first[at : at + TOGETHER] for at in range(0, len(first), TOGETHER)]
     sent = done = 0
-    for names in [*groups, last]:
+    for names in [*_groups(first, _sizes(manifest)), last]:
         news = [(path, data) for path in names if not _same(there.get(path), data := _read(store, path, digests))]
         drops = stale if names is last else []
+        if names is not last and "manifest.json" in there and any(path in there for path, _ in news):
+            # It vouches for what is replaced now. Without it, a push that is cut off is seen to be unfinished.
+            drops = ["manifest.json"]
+            del there["manifest.json"]
         if news or drops:
             changes = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in news]
             with _asked(name):
@@ -117,6 +124,24 @@ def push(
 def _vouched(manifest: Mapping[str, Any]) -> dict[str, str]:
     """From file to sha256, of those that the manifest vouches for."""
     return {str(file["name"]): str(file["sha256"]) for kind in ("ledgers", "shards") for file in manifest[kind]}
+
+
+def _sizes(manifest: Mapping[str, Any]) -> dict[str, int]:
+    return {str(file["name"]): int(file["size"]) for kind in ("ledgers", "shards") for file in manifest[kind]}
+
+
+def _groups(names: Sequence[str], sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """The names in order, as many together as one commit takes."""
+    group, total = list[str](), 0
+    for name in names:
+        size = sizes.get(name, 0)
+        if group and (len(group) == TOGETHER or total + size > TOGETHER_BYTES):
+            yield group
+            group, total = [], 0
+        group.append(name)
+        total += size
+    if group:
+        yield group
 
 
 def _files(store: Store, digests: Mapping[str, str]) -> tuple[list[str], list[str]]:

@@ -1,15 +1,20 @@
 """`capfilt push`, by its command line, against a Hub on loopback that checks digests and keeps what it is given."""
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import huggingface_hub
 import pytest
 
 import capfilt
 from capfilt import catalog
+from capfilt.errors import DestinationError
+from capfilt.push import TOGETHER_BYTES, _groups
+from capfilt.push import push as to_hub
 from tests.hub import TOKEN, serving
 
 
@@ -94,6 +99,37 @@ def test_what_an_earlier_push_had_more_is_taken_away_and_what_is_not_ours_stays(
         assert "1 old ones removed" in done.stdout
         assert "shards/00099.tar" not in hub.files["ada/clean"]
         assert hub.files["ada/clean"][".gitattributes"] == (b"mine", False)
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # the client's own
+def test_made_anew_and_cut_off_no_manifest_vouches_for_what_is_not_there(dest, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    with serving() as (hub, url):
+        before = {path: (data, path.endswith((".tar", ".parquet"))) for path, data in contents(dest).items()}
+        hub.files["ada/clean"], hub.private["ada/clean"] = before, True
+        books = json.loads((dest / "manifest.json").read_bytes())
+        for shard in books["shards"]:
+            file = dest / shard["name"]
+            file.write_bytes(file.read_bytes() + b"\0" * 512)
+            shard |= {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
+        (dest / "manifest.json").write_text(json.dumps(books))
+        hub.fail_commits_after = 1
+        with pytest.raises(DestinationError, match="over quota"):
+            to_hub(str(dest), "ada/clean", endpoint=url)
+        there = hub.files["ada/clean"]
+        assert all(there[shard["name"]][0] == (dest / shard["name"]).read_bytes() for shard in books["shards"])
+        assert "manifest.json" not in there
+        hub.fail_commits_after = None
+        assert to_hub(str(dest), "ada/clean", endpoint=url).sent == 1
+        assert {path: content for path, (content, _) in there.items()} == contents(dest)
+
+
+def test_a_commit_is_bounded_by_files_and_by_bytes():
+    names = [f"shards/{n:05}.tar" for n in range(40)]
+    assert [len(group) for group in _groups(names, {})] == [32, 8]
+    sizes = dict.fromkeys(names[:5], TOGETHER_BYTES // 2) | {names[5]: 2 * TOGETHER_BYTES}
+    assert [len(group) for group in _groups(names[:7], sizes)] == [2, 2, 1, 1, 1]
 
 
 def test_public_only_when_asked(dest, push):

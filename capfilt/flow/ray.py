@@ -208,8 +208,8 @@ def _guarded(work: Work, name: str) -> Work:
 
 
 def _failed(error: CapfiltError) -> pa.Table:
-    told = {"kind": type(error).__name__, "what": error.what, "where": error.where, "mend": error.mend}
-    told |= {"passing": error.passing}
+    told: dict[str, str | bool] = {"kind": type(error).__name__, "passing": error.passing}
+    told |= {"what": error.what, "where": error.where, "mend": error.mend}
     return pa.table({_ERROR: [json.dumps(told)]})
 
 
