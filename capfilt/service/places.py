@@ -6,6 +6,7 @@ Knows paths and URLs; reads nothing but names.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -138,14 +139,23 @@ def check_dest(dest: str, prefixes: Sequence[str]) -> None:
 
     Raises:
         OutsideError: names it.
+        RecipeError: the folder cannot be looked at.
     """
     settled(dest, prefixes, field="dest")
     root = Path(dest)
-    if "://" in dest or not root.is_dir():
-        return
-    for entry in [*root.iterdir(), *root.glob("*/*")]:
-        if entry.is_symlink():
-            settled(str(entry), prefixes, field=str(entry))
+    try:
+        if "://" in dest or not root.is_dir():
+            return
+        links = [entry for entry in [*root.iterdir(), *root.glob("*/*")] if entry.is_symlink()]
+    except OSError as error:
+        raise RecipeError(
+            f"it cannot be looked at: {error.strerror}",
+            where="dest",
+            mend="Choose another folder, or give the service rights there.",
+            passing=error.errno not in (errno.ENAMETOOLONG, errno.EACCES),
+        ) from error
+    for entry in links:
+        settled(str(entry), prefixes, field=str(entry))
 
 
 def _names_place(images: str) -> bool:

@@ -18,9 +18,11 @@ import psutil
 import pytest
 
 from capfilt import catalog
+from capfilt.errors import RecipeError
 from capfilt.service import access
 from capfilt.service.config import JobsConfig, ServiceConfig
 from capfilt.service.jobs import driver
+from capfilt.service.jobs.launch import Processes, check_variable
 from capfilt.shards import lease
 from capfilt.shards.verify import verify
 from capfilt.storage import Store
@@ -156,9 +158,35 @@ def test_cancel_quota_and_one_job_a_destination_then_retry_goes_on(ask, home):
     assert verify(Store(str(home / "out/slow"))) == []
 
 
+JSON = {"Content-Type": "application/json"}
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
+def test_what_is_to_be_done_may_be_longer_than_a_variable_holds(tmp_path):
+    spec = {"job": "long", "attempt": 1, "recipe": {"x": "y" * 200_000}}
+    jobs = Processes(tmp_path)
+    jobs.check(spec)
+    jobs.start("long", 1, spec)
+    while (look := jobs.look("long", 1)).alive:
+        time.sleep(0.05)
+    assert [event["event"] for event in look.events()] == ["begun", "failed"], look.log
+    assert (tmp_path / "jobs/long/spec.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_ray_takes_no_more_than_a_variable_holds():
+    check_variable({"recipe": {"also": ["x" * 100] * 100}})
+    with pytest.raises(RecipeError, match="Ray Jobs take"):
+        check_variable({"recipe": {"also": ["x" * 100] * 1000}})
+
+
 def test_mistakes_are_told_when_submitted_or_when_seen(ask, home):
     def refused(status, where, **more):
-        answer = ask["ann"].post("/v1/jobs", json={**job(home, "wrong"), **more})
+        # In ASCII: half a character has no other way.
+        asked = json.dumps({**job(home, "wrong"), **more})
+        answer = ask["ann"].post("/v1/jobs", content=asked, headers=JSON)
         assert answer.status_code == status, answer.text
         assert where in answer.json()["where"] + answer.json()["what"]
 
@@ -169,6 +197,14 @@ def test_mistakes_are_told_when_submitted_or_when_seen(ask, home):
     refused(422, "no such field", recipe={"source": source, "source.path": "/etc"})
     refused(422, "recipe", recipe={"source": source, "x": "y" * 70_000})
     refused(422, "retry", retry=["no_such_reason"])
+    refused(422, "dest", dest=f"{home}/out/{'x' * 300}")
+    refused(422, "dest", dest=f"{home}/out/\ud800")
+    refused(422, "recipe", recipe={"source": {"path": f"{home}/source/\ud800"}})
+    refused(422, "recipe", recipe={"source": source, "\ud800": 1})
+    refused(422, "source.also", recipe={"source": {**source, "also": [{**source, "also": [source]}]}})
+    for depth in (40, 200, 500):
+        refused(422, "nested too deep", recipe={"source": source, "x": nested(depth)})
+    assert ask["ann"].post("/v1/jobs", content="[" * 200_000, headers=JSON).status_code == 400
     refused(403, "source.path", recipe={"source": {"path": "/etc/passwd"}})
     refused(403, "source.path", recipe={"source": {"path": f"{home}/source/../tokens.yaml"}})
     refused(403, "dest", dest=f"{home}/source")

@@ -25,6 +25,8 @@ from capfilt.storage import Store
 
 MAX_RECIPE = 64 * 1024
 """Bytes of a recipe as JSON."""
+MAX_DEPTH = 32
+"""Sections and lists within each other."""
 
 
 class Desk:
@@ -124,7 +126,7 @@ class Desk:
 
     def _submit(self, caller: Caller, asked: JobRequest, key: str | None) -> tuple[Row, bool]:
         _check_reasons(asked.retry)
-        digest = hashlib.sha256(asked.model_dump_json().encode()).hexdigest()
+        digest = _digest(asked)
         if key is not None and (there := self.store.by_key(caller.name, key)) is not None:
             return _same(there, digest), False
         spec = self._spec(caller, asked)
@@ -138,17 +140,11 @@ class Desk:
             raise _taken() from None
 
     def _spec(self, caller: Caller, asked: JobRequest) -> dict[str, Any]:
-        try:
-            size = len(json.dumps(asked.recipe, allow_nan=False))
-        except (ValueError, RecursionError) as error:
-            raise RecipeError("it holds what is no JSON", where="recipe", mend="Use plain values.") from error
-        if size > MAX_RECIPE:
-            raise RecipeError(f"it has {size:,} bytes", where="recipe", mend=f"At most {MAX_RECIPE:,} are read.")
         recipe = load_config(Recipe, given=_nested(asked.recipe))
         recipe = settle_recipe(recipe, caller.sources, self._config.fetch.allow_addresses)
         dest = settled(asked.dest, caller.dests, field="dest")
         check_dest(dest, caller.dests)
-        return {
+        spec = {
             "recipe": to_json(recipe),
             "dest": dest,
             "retry": asked.retry,
@@ -156,6 +152,8 @@ class Desk:
             "sources": list(caller.sources),
             "dests": list(caller.dests),
         }
+        self._launcher.check(spec)
+        return spec
 
     def _check_places(self, caller: Caller, row: Row) -> None:
         """A token may open less than it did."""
@@ -194,6 +192,37 @@ def shown(row: Row) -> Job:
             "links": {name: f"{at}/{name}" for name in ("events", "log", "manifest", "report")},
         }
     )
+
+
+def _digest(asked: JobRequest) -> str:
+    """What tells one request from another.
+
+    Raises:
+        RecipeError: it is too long, nested too deep, or no text in UTF-8.
+    """
+    if _deep(asked.recipe):
+        mend = f"At most {MAX_DEPTH} sections and lists may stand within each other."
+        raise RecipeError("it is nested too deep", where="recipe", mend=mend)
+    try:
+        size = len(json.dumps(asked.recipe, allow_nan=False, ensure_ascii=False).encode())
+        told = asked.model_dump_json().encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError("it holds half a character", where="recipe", mend="Send text in UTF-8.") from error
+    except ValueError as error:
+        raise RecipeError("it holds what is no JSON", where="recipe", mend="Use plain values.") from error
+    if size > MAX_RECIPE:
+        raise RecipeError(f"it has {size:,} bytes", where="recipe", mend=f"At most {MAX_RECIPE:,} are read.")
+    return hashlib.sha256(told).hexdigest()
+
+
+def _deep(recipe: dict[str, Any]) -> bool:
+    level: list[Any] = [recipe]
+    for _ in range(MAX_DEPTH):
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _nested(recipe: dict[str, Any]) -> dict[str, Any]:

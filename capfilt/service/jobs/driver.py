@@ -1,7 +1,8 @@
 """A job's own process: one bootstrap, told on stdout as JSON lines. ``python -m capfilt.service.jobs.driver``.
 
-What to do comes in the environment variable CAPFILT_JOB. The places are held against the token's prefixes once more,
-now that files are about to be read. Knows the main job; knows no server, and works on when that is gone.
+What to do comes in the file that the environment variable CAPFILT_JOB_FILE names, or itself in CAPFILT_JOB. The places
+are held against the token's prefixes once more, now that files are about to be read. Knows the main job; knows no
+server, and works on when that is gone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
 from capfilt.bootstrap import Progress, bootstrap
@@ -21,7 +23,7 @@ from capfilt.recipe import Recipe, load_config
 from capfilt.service.places import check_dest, check_files, settle_recipe
 from capfilt.shards.lease import LASTS_S
 
-VARIABLE = "CAPFILT_JOB"
+VARIABLE, FILE = "CAPFILT_JOB", "CAPFILT_JOB_FILE"
 LOCK = "CAPFILT_JOB_LOCK"
 """Number of an open file whose lock says that the job lives."""
 MISTAKE, INTERRUPTED = 2, 130
@@ -30,7 +32,8 @@ MISTAKE, INTERRUPTED = 2, 130
 def main() -> int:
     """Runs the job and returns the exit code: 0 done, 1 a fault, 2 a mistake, 130 interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    spec = json.loads(os.environ.pop(VARIABLE))
+    file = os.environ.pop(FILE, None)
+    spec = json.loads(os.environ.pop(VARIABLE) if file is None else Path(file).read_text(encoding="utf-8"))
     lock = os.environ.pop(LOCK, None)
     if lock is not None:
         os.set_inheritable(int(lock), False)  # what this process starts must not seem to be the job

@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from capfilt.errors import EngineError
+from capfilt.errors import EngineError, RecipeError
 from capfilt.service.config import JobsConfig
-from capfilt.service.jobs.driver import LOCK, VARIABLE
+from capfilt.service.jobs.driver import FILE, LOCK, VARIABLE
 
 _TAIL = 256 * 1024
 _MODULE = "capfilt.service.jobs.driver"
+MAX_VARIABLE = 96 * 1024
+"""Bytes of a job that is handed over in an environment variable: Linux takes 128 KiB, and Ray writes more around it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class Look:
 class Launcher(Protocol):
     """Starts, looks and stops. A job's attempts are numbered; each is started once."""
 
+    def check(self, spec: Mapping[str, Any]) -> None:
+        """Passes if what is to be done can be handed over.
+
+        Raises:
+            RecipeError: it is too long.
+        """
+        ...
+
     def start(self, job: str, attempt: int, spec: Mapping[str, Any]) -> None:
         """Starts an attempt, unless it was started."""
         ...
@@ -74,6 +84,9 @@ class Processes:
     def __init__(self, state: Path) -> None:
         self._folder = state / "jobs"
 
+    def check(self, spec: Mapping[str, Any]) -> None:
+        """See :class:`Launcher`. A file takes anything."""
+
     def start(self, job: str, attempt: int, spec: Mapping[str, Any]) -> None:
         """See :class:`Launcher`."""
         folder = self._folder / job
@@ -82,9 +95,12 @@ class Processes:
         with (folder / "lock").open("r+") as lock, self._log(job, attempt).open("ab") as log:
             if not _locked(lock):
                 return  # an attempt lives
-            environment = {**os.environ, VARIABLE: json.dumps(spec), LOCK: str(lock.fileno()), "PYTHONUNBUFFERED": "1"}
+            told = folder / "spec.json"
+            told.touch(mode=0o600)
+            told.write_text(json.dumps(spec), encoding="utf-8")
+            environment = {**os.environ, FILE: str(told), LOCK: str(lock.fileno()), "PYTHONUNBUFFERED": "1"}
             lock.truncate(0)
-            process = subprocess.Popen(  # noqa: S603 our own module; what to do is in the environment
+            process = subprocess.Popen(  # noqa: S603 our own module; what to do is in the file
                 [sys.executable, "-m", _MODULE],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -166,6 +182,10 @@ class RayJobs:
             mend = "Give the address of the cluster's dashboard, as http://HEAD:8265."
             raise EngineError(f"Ray Jobs cannot be reached: {first}", where="jobs.address", mend=mend) from error
 
+    def check(self, spec: Mapping[str, Any]) -> None:
+        """See :class:`Launcher`."""
+        check_variable(spec)
+
     def start(self, job: str, attempt: int, spec: Mapping[str, Any]) -> None:
         """See :class:`Launcher`. The command is the same for every job; what to do is in the environment."""
         if self._status(job, attempt) is not None:
@@ -197,6 +217,18 @@ class RayJobs:
             if "404" in str(error) or "does not exist" in str(error):
                 return None
             raise
+
+
+def check_variable(spec: Mapping[str, Any]) -> None:
+    """Passes if what is to be done can be handed over in an environment variable.
+
+    Raises:
+        RecipeError: it is too long.
+    """
+    size = len(json.dumps(json.dumps(spec)))  # twice, as Ray hands it on within JSON of its own
+    if size > MAX_VARIABLE:
+        what = f"with its defaults it has {size:,} bytes, and Ray Jobs take {MAX_VARIABLE:,}"
+        raise RecipeError(what, where="recipe", mend="Name fewer sources: a folder or a glob instead of its files.")
 
 
 def launcher(config: JobsConfig, state: Path) -> Launcher:
