@@ -54,6 +54,10 @@ def command(
         from capfilt.service.access import Access
 
         Access.of(settings)
+        if settings.jobs.state is not None and (settings.runner == "local" or not _elsewhere(settings.address)):
+            from capfilt.service.jobs.store import make_folder
+
+            make_folder(settings.jobs.state)
         if settings.runner == "local":
             from capfilt.service.local import serve_local
 
@@ -69,6 +73,13 @@ def command(
             serve_ray(settings, verbose=verbose)
     except ImportError as error:
         raise extra(error) from error
+
+
+def _elsewhere(address: str | None) -> bool:
+    """Whether the service runs on a cluster, whose machines have folders of their own."""
+    from capfilt.flow.config import RunConfig
+
+    return RunConfig(address=address).cluster is not None
 
 
 def extra(error: ImportError) -> CapfiltError:

@@ -34,6 +34,7 @@ from capfilt.service.problems import Refusal, responses
 from capfilt.service.wire import About, CapFiltRequest, CaptionRequest, Health, Kind, Picture, Results, ScoreRequest
 
 _log = logging.getLogger(__name__)
+_AGAIN_S = 5.0
 _ONLINE = responses(400, 401, 403, 408, 413, 415, 422, 429, 503)
 DESCRIPTION = """Captions pictures and judges which texts fit them, one request at a time or a data set as a job.
 
@@ -49,7 +50,7 @@ class Service:
         self.access = Access.of(config)
         self.online: Online | None = None
         self.desk: Desk | None = None
-        self.failure = ""
+        self.failure = self.jobs_failure = ""
 
     @asynccontextmanager
     async def life(self) -> AsyncIterator[None]:
@@ -71,9 +72,9 @@ class Service:
     async def _open(self, online: Online) -> None:
         try:
             await self.models.open()
-        except CapfiltError as error:
-            self.failure = str(error).partition("\n")[0]
-            _log.error("the models do not open: %s", self.failure)
+        except Exception as error:  # noqa: BLE001 nobody waits for this task: what is not told here is told nowhere
+            self.failure = _brief(error)
+            _told("the models do not open", error)
             return
         self.online = online
         self.metrics.ready.set(1)
@@ -82,14 +83,17 @@ class Service:
     async def _look_after_jobs(self) -> None:
         jobs, state = self.config.jobs, state_folder(self.config.jobs)
         store: JobStore | None = None
-        while store is None:
+        while True:
             try:
                 store = await asyncio.to_thread(JobStore, jobs.database or sqlite_url(str(state)))
                 launched = await asyncio.to_thread(launcher, jobs, state)
-            except CapfiltError as error:
-                _log.error("jobs do not start yet: %s", error)
-                store = None
-                await asyncio.sleep(5)
+                break
+            except Exception as error:  # noqa: BLE001 as above; and a database or cluster may come yet
+                self.jobs_failure = _brief(error)
+                _told("jobs do not start yet", error)
+                if store is not None:
+                    store.close()
+                await asyncio.sleep(_AGAIN_S)
         self.desk = Desk(self.config, store, launched)
         try:
             await Supervisor(jobs, store, launched).run()
@@ -105,7 +109,8 @@ class Service:
         if self.desk is None:
             off = self.config.jobs.state is None
             mend = "Start the service with --state DIR." if off else "Come again."
-            raise Refusal(503, "jobs are off" if off else "jobs start", mend=mend, headers={"Retry-After": "5"})
+            what = f"jobs do not start: {self.jobs_failure}" if self.jobs_failure else "jobs start"
+            raise Refusal(503, "jobs are off" if off else what, mend=mend, headers={"Retry-After": "5"})
         return self.desk
 
     async def answer(self, kind: Kind, pictures: list[Picture]) -> Results:
@@ -114,6 +119,18 @@ class Service:
             what = f"the models do not open: {self.failure}" if self.failure else "the models are being loaded"
             raise Refusal(503, what, mend="Ask /readyz until it says ok.", headers={"Retry-After": "5"})
         return await self.online.answer(kind, pictures)
+
+
+def _brief(error: Exception) -> str:
+    if isinstance(error, CapfiltError):
+        return str(error).partition("\n")[0]
+    # Its text is not meant for callers.
+    return f"{type(error).__name__}, of which the service's log has more"
+
+
+def _told(what: str, error: Exception) -> None:
+    """Into the log: a mistake in its words, a fault with where it came from."""
+    _log.error("%s: %s", what, error, exc_info=None if isinstance(error, CapfiltError) else error)
 
 
 def build_app(config: ServiceConfig, models: Callable[[ServiceConfig], Models]) -> FastAPI:

@@ -260,11 +260,28 @@ class JobStore:
             raise EngineError(f"the jobs' database fails: {first}", where="jobs.database", mend=mend) from error
 
 
-def sqlite_url(state: str) -> str:
-    """The database in a folder, which is made."""
+def make_folder(state: str) -> Path:
+    """The folder for the jobs' books and logs, made if it is not there.
+
+    Raises:
+        EngineError: it cannot be made.
+    """
     folder = Path(state).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return f"sqlite:///{folder / 'jobs.sqlite'}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        what = f"{folder} cannot be made a folder: {error.strerror}"
+        raise EngineError(what, where="jobs.state", mend="Name a folder that the service may write to.") from error
+    return folder
+
+
+def sqlite_url(state: str) -> str:
+    """The database in a folder, which is made.
+
+    Raises:
+        EngineError: it cannot be made.
+    """
+    return f"sqlite:///{make_folder(state) / 'jobs.sqlite'}"
 
 
 def _sqlite(connection: Any, _: Any) -> None:
