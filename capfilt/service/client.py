@@ -28,6 +28,8 @@ from capfilt.service.wire import About, PictureWithTexts, Problem, Result, Resul
 _AGAIN = (429, 503)
 _SILENCE_S = 60.0
 """Events beat four times as often."""
+_LONGEST_S = 60.0
+_PAUSE_S = 0.5
 
 
 class ServiceError(CapfiltError):
@@ -161,12 +163,14 @@ class Client:
         """The job whenever it changes, until it ends; a connection that breaks is made anew.
 
         Raises:
-            ServiceError: there is none, or the service stays away beyond the patience.
+            ServiceError: there is none, it may not be followed, or the service stays away beyond the patience.
         """
         last: Job | None = None
-        while last is None or last.state in ACTIVE:
-            last = self.job(job)
-            yield last
+        while True:
+            now = self.job(job)
+            if now != last:
+                yield now
+            last = now
             if last.state not in ACTIVE:
                 return
             try:
@@ -175,7 +179,10 @@ class Client:
                         yield now
                     last = now
             except httpx.TransportError:
-                time.sleep(0.5)
+                pass  # it is made anew
+            if last.state not in ACTIVE:
+                return
+            time.sleep(_PAUSE_S)
 
     def cancel(self, job: str) -> Job:
         """Asks a job to end."""
@@ -209,6 +216,10 @@ class Client:
         timeout = httpx.Timeout(10.0, read=_SILENCE_S)
         with self._http.stream("GET", f"/v1/jobs/{job}/events", timeout=timeout) as answer:
             if answer.status_code != 200:
+                answer.read()
+                if answer.status_code != 429 and answer.status_code < 500:
+                    raise _refused(answer)
+                time.sleep(min(_after(answer), _LONGEST_S))
                 return
             for line in answer.iter_lines():
                 if line.startswith("data: "):
@@ -227,8 +238,7 @@ class Client:
                 refused = _refused(answer)
                 if answer.status_code not in _AGAIN:
                     raise refused
-                after = answer.headers.get("Retry-After", "")
-                wait = float(after) if after.isdigit() else 1.0
+                wait = _after(answer)
             if time.monotonic() + wait > until:
                 raise refused
             time.sleep(wait)
@@ -238,6 +248,12 @@ class Client:
         return ServiceError(
             what, where=str(self._http.base_url), mend="Check the address, and that `capfilt serve` runs there."
         )
+
+
+def _after(answer: httpx.Response) -> float:
+    """Seconds that an answer asks to wait."""
+    told = answer.headers.get("Retry-After", "")
+    return float(told) if told.isascii() and told.isdigit() else 1.0
 
 
 def _refused(answer: httpx.Response) -> ServiceError:

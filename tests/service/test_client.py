@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -78,6 +80,56 @@ def test_refusals_are_errors_with_what_where_and_mend(ann, address, home):
     nobody = f"http://127.0.0.1:{free_port()}"
     with Client(nobody, patience_s=0.1) as client, pytest.raises(ServiceError, match="does not answer"):
         client.about()
+
+
+@pytest.fixture
+def follow(monkeypatch):
+    """Follows a job whose states and refusals of /events are given: its states, requests, and how long was waited."""
+
+    def run(states, refusals):
+        job = {"id": "j", "owner": "ann", "dest": "/out", "source": "/in", "recipe": {}, "retry": [], "workers": None}
+        job |= {"attempt": 1, "created": 0, "started": 0, "ended": None, "progress": None, "error": None, "links": {}}
+        states, refusals, waited = iter(states), iter(refusals), []
+
+        class Refusing(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *told):
+                pass
+
+            def do_GET(self):
+                status, after = next(refusals) if self.path.endswith("/events") else (200, None)
+                body = json.dumps(job | {"state": next(states)} if status == 200 else {"what": "no", "where": ""})
+                self.send_response(status)
+                if after is not None:
+                    self.send_header("Retry-After", after)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+        monkeypatch.setattr("capfilt.service.client.time.sleep", waited.append)
+        with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+            thread.start()
+            try:
+                with Client(f"http://127.0.0.1:{server.server_port}") as client:
+                    return [str(now.state) for now in client.watch("j")], waited
+            finally:
+                server.shutdown()
+                thread.join()
+
+    return run
+
+
+def test_who_may_not_follow_just_now_waits_and_is_told_of_changes_alone(follow):
+    refusals = [(429, "30"), (503, "86400"), (502, None)]
+    told, waited = follow(["queued", "running", "running", "done"], refusals)
+    assert told == ["queued", "running", "done"]
+    assert waited == [30, 0.5, 60, 0.5, 1, 0.5]
+
+
+def test_who_may_not_follow_at_all_is_told(follow):
+    with pytest.raises(ServiceError) as told:
+        follow(["running"], [(403, None)])
+    assert told.value.status == 403
 
 
 def call(*args, code=0):
