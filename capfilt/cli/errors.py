@@ -13,7 +13,7 @@ from enum import IntEnum
 
 import typer
 
-from capfilt.cli.terminal import coloured
+from capfilt.cli.terminal import coloured, plain
 from capfilt.errors import CapfiltError, meant
 
 FAULT = "unexpected: this is a fault of capfilt, not yours; please report it with the lines above."
@@ -83,4 +83,4 @@ def say(text: str) -> None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(plain(text).split())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from capfilt.cli.options import RecipeOption, SetOption
+from capfilt.cli.terminal import plain
 
 if TYPE_CHECKING:
     from capfilt.sources.inspect import Inspection, Shown
@@ -44,6 +45,10 @@ def command(
 
 def lines(found: Inspection) -> Iterator[str]:
     """What was found, a thing a line."""
+    return map(plain, _lines(found))
+
+
+def _lines(found: Inspection) -> Iterator[str]:
     yield f"kind      {found.kind} ({found.told_by})"
     yield f"files     {found.files:,}{'' if found.bytes is None else f', {size(found.bytes)}'}"
     yield f"rows      {_rows(found)}"
@@ -102,6 +107,4 @@ def _row(row: Shown) -> Iterator[str]:
 
 
 def _cut(text: str) -> str:
-    # What a stranger wrote must not move the cursor or colour the terminal.
-    plain = "".join(char if char.isprintable() else " " for char in text)
-    return f"{plain[:WIDTH]}..." if len(plain) > WIDTH else plain.strip()
+    return f"{text[:WIDTH]}..." if len(text) > WIDTH else plain(text).strip()

@@ -14,7 +14,7 @@ import typer
 from capfilt.cli.help import epilog
 from capfilt.cli.options import HELP_NAMES, JsonOption, QuietOption, RecipeOption, SetOption
 from capfilt.cli.serve import extra
-from capfilt.cli.terminal import meter, table
+from capfilt.cli.terminal import meter, plain, table
 from capfilt.errors import CapfiltError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _follow(client: Client, job: str, *, as_json: bool, quiet: bool) -> None:
         typer.echo(now.model_dump_json(indent=1))
     else:
         kept = f"  {now.progress.rows:,} rows, {now.progress.kept:,} kept" if now.progress else ""
-        typer.echo(f"{now.state}  {now.dest}{kept}")
+        typer.echo(f"{now.state}  {plain(now.dest)}{kept}")
     if now.error:
         raise CapfiltError(now.error.what, where=now.error.where, mend=now.error.mend)
 

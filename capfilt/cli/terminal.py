@@ -50,6 +50,12 @@ def coloured(text: str, colour: str, stream: TextIO) -> str:
     return typer.style(text, fg=colour, bold=True) if stream.isatty() and not os.environ.get("NO_COLOR") else text
 
 
+def plain(text: str) -> str:
+    """The text with a blank for whatever cannot be seen: a stranger's must not move the cursor, colour the terminal or
+    begin a line."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
 def hanging(text: str, indent: int, stream: TextIO) -> str:
     """What stands behind ``indent`` columns, broken between words where a terminal is too narrow; else as it is."""
     width = shutil.get_terminal_size().columns - indent if stream.isatty() else 0
@@ -61,9 +67,10 @@ def hanging(text: str, indent: int, stream: TextIO) -> str:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A small table on stdout: the first column to the left, the others to the right. Never cut, never coloured."""
-    widths = [max(len(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
-    typer.echo(title)
-    for first, *others in [columns, *rows]:
+    lines = [[plain(cell) for cell in line] for line in [columns, *rows]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    typer.echo(plain(title))
+    for first, *others in lines:
         cells = [first.ljust(widths[0]), *(text.rjust(w) for text, w in zip(others, widths[1:], strict=True))]
         typer.echo("  ".join(["", *cells]).rstrip())
 

@@ -34,6 +34,16 @@ def test_what_a_stranger_wrote_does_not_move_the_cursor(tmp_path, capsys):
     assert max(map(len, told.splitlines())) < 120
 
 
+def test_nor_does_the_name_of_a_column_or_a_host(tmp_path, capsys):
+    named = {"url": "http://h\x1b[8m/1.jpg", "caption": "a cat", "x\x1b[2J\nkind      folder\x9b1m": 1}
+    (tmp_path / "x.jsonl").write_text(json.dumps(named) + "\n")
+    assert call(["inspect", str(tmp_path / "x.jsonl")]) == 0
+    told = capsys.readouterr().out
+    assert "x [2J kind      folder 1m" in told
+    assert told.replace("\n", "").isprintable()
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("kind")] == ["table"]
+
+
 def test_a_mistake_takes_two_lines(tmp_path, capsys):
     (tmp_path / "x.csv").write_text("link,words\nhttp://h/1.jpg,a dog\n")
     assert call(["inspect", str(tmp_path / "x.csv")]) == 2

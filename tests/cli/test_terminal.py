@@ -7,7 +7,9 @@ import subprocess
 import sys
 from contextlib import suppress
 
+from capfilt.cli.errors import two_lines
 from capfilt.cli.terminal import meter, table
+from capfilt.errors import CapfiltError
 
 
 def test_a_log_gets_plain_lines_and_always_the_last(capsys):
@@ -42,6 +44,14 @@ def test_a_terminal_gets_a_bar():
 def test_a_table_lines_up(capsys):
     table("Books", ["", "rows"], [["rows in", "1,000"], ["kept", "7"]])
     assert capsys.readouterr().out.splitlines() == ["Books", "            rows", "  rows in  1,000", "  kept         7"]
+
+
+def test_a_stranger_s_texts_are_shown_plainly(capsys):
+    table("Jobs", ["id", "dest"], [["1", "/out\x1b[2J\nJobs"], ["2", "/é"]])
+    cells = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert cells == [["Jobs"], ["id", "dest"], ["1", "/out", "[2J", "Jobs"], ["2", "/é"]]
+    shown = two_lines(CapfiltError("no column \x1b[8mx\x9b", where="a\x07\nb", mend="Name\x1b]0;t\x07 one."))
+    assert shown == "error: a b: no column [8mx\n  mend: Name ]0;t one."
 
 
 def seen(command, **environment):
