@@ -31,6 +31,9 @@ _TARS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _SHARDS = (*_TARS, ".parquet")
 _TEXT_BYTES = 1 << 20
 _BATCH_ROWS = 64
+_ORIGINS = frozenset(Origin)
+_CAPTIONS = pa.list_(pa.struct([pa.field(field.name, field.type) for field in CAPTION]))
+"""Captions that may lack anything: a null is told of its row, where a column that has none fails as a whole."""
 
 
 def shards_of(entry: str) -> list[str]:
@@ -84,8 +87,8 @@ def samples(
     Args:
         urls: files ending in ``.tar``, ``.tar.gz``, ``.tgz``, ``.tar.zst`` or ``.parquet``; local or fsspec URLs.
         origin: whose captions those of plain (image and text) tars are; nobody rejected them, so they are kept.
-        on_bad: told (``url`` or ``url#member``, reason) of what is passed over: a bad member, a sample without
-            image or text, the rest of a damaged file. None: the first such thing is an error.
+        on_bad: told (``url``, ``url#member`` or ``url#key``) and the reason of what is passed over: a bad member, a
+            sample without image or text, the rest of a damaged file. None: the first such thing is an error.
         max_image_bytes: a larger image is bad; at least 1.
 
     Yields:
@@ -99,7 +102,7 @@ def samples(
     for url in urls:
         name = url.lower()
         if name.endswith(".parquet"):
-            read = _parquet(url, on_bad or _refuse)
+            read = _parquet(url, on_bad or _refuse, max_image_bytes)
         elif name.endswith(_TARS):
             read = _tar(url, origin, on_bad or _refuse, max_image_bytes)
         else:
@@ -110,7 +113,7 @@ def samples(
 def _guarded(url: str, read: Iterator[Sample], on_bad: OnBad | None) -> Iterator[Sample]:
     try:
         yield from read
-    except (CapfiltError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
+    except (CapfiltError, OSError, EOFError, UnicodeDecodeError, zlib.error, pa.ArrowException) as error:
         if on_bad is None:
             if isinstance(error, CapfiltError) and error.where:
                 raise
@@ -181,7 +184,7 @@ def _captions(value: Any) -> list[Caption] | None:
 def _caption(item: Any) -> Caption | None:
     if not isinstance(item, dict) or not isinstance(item.get("text"), str) or not isinstance(item.get("kept"), bool):
         return None
-    if item.get("origin") not in set(Origin):
+    if not isinstance(item.get("origin"), str) or item["origin"] not in _ORIGINS:
         return None
     return Caption(
         text=_sound(item["text"]),
@@ -203,25 +206,54 @@ def _score(value: Any) -> float | None:
     return float(value) if value in (0, 1) else None
 
 
-def _parquet(url: str, on_bad: OnBad) -> Iterator[Sample]:
+def _parquet(url: str, on_bad: OnBad, max_image_bytes: int) -> Iterator[Sample]:
     with open_read(url) as file:
         shard = pq.ParquetFile(file)
-        missing = {"key", "image", "captions"} - set(shard.schema_arrow.names)
+        names = shard.schema_arrow.names
+        missing = [name for name in ("key", "image", "captions") if names.count(name) != 1]
         if missing:
-            raise DataError(f"not a shard: it has no column {', '.join(sorted(missing))}", where=url)
-        for batch in shard.iter_batches(batch_size=_BATCH_ROWS):
-            table = pa.Table.from_batches([batch])
-            captions = table.column("captions").cast(pa.list_(CAPTION)).to_pylist()
-            images = _image_bytes(table.column("image"), url).to_pylist()
-            known = [name for name in META if name in table.column_names]
-            for at, row in enumerate(table.select(["key", *known]).to_pylist()):
-                if not images[at]:
-                    on_bad(f"{url}#{row['key']}", "no image bytes")
-                    continue
-                yield Sample(str(row.pop("key")), images[at], captions[at], row)
+            raise DataError(f"not a shard: it has no column {', '.join(missing)}, or several of that name", where=url)
+        wanted = ["key", "image", "captions", *(name for name in META if names.count(name) == 1)]
+        first = 0
+        for batch in shard.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
+            columns = {name: batch.column(name) for name in wanted}
+            columns["captions"] = columns["captions"].cast(_CAPTIONS)
+            columns["image"] = _image_bytes(columns["image"], url)
+            for number, row in enumerate(_plain(pa.table(columns)), first):
+                sample = "a text in its row is no UTF-8" if row is None else _of_row(row, max_image_bytes)
+                if isinstance(sample, str):
+                    on_bad(f"{url}#{f'row {number}' if row is None or row['key'] is None else row['key']}", sample)
+                else:
+                    yield sample
+            first += batch.num_rows
 
 
-def _image_bytes(column: pa.ChunkedArray, url: str) -> pa.ChunkedArray:
+def _plain(table: pa.Table) -> list[dict[str, Any] | None]:
+    """The rows as plain values; None for one with a text that is no UTF-8."""
+    try:
+        rows: list[dict[str, Any] | None] = table.to_pylist()
+    except UnicodeDecodeError:
+        if table.num_rows == 1:
+            return [None]
+        return [row for at in range(table.num_rows) for row in _plain(table.slice(at, 1))]
+    return rows
+
+
+def _of_row(row: Mapping[str, Any], max_image_bytes: int) -> Sample | str:
+    if row["key"] is None:
+        return "it has no key"
+    image = row["image"]
+    if not image:
+        return "no image bytes"
+    if len(image) > max_image_bytes:
+        return f"{len(image)} bytes of image are more than the {max_image_bytes} allowed"
+    captions = _captions(row["captions"])
+    if captions is None:
+        return "no captions, or one of them has no text, no known origin or no verdict"
+    return Sample(str(row["key"]), image, captions, {name: row[name] for name in META if name in row})
+
+
+def _image_bytes(column: pa.Array, url: str) -> pa.Array:
     if pa.types.is_struct(column.type):
         column = pc.struct_field(column, "bytes")
     if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):

@@ -12,6 +12,7 @@ import pytest
 
 from capfilt.errors import DataError, SourceError
 from capfilt.shards.commit import SinkConfig, commit_part
+from capfilt.shards.parquet import SHARD_SCHEMA
 from capfilt.shards.read import samples
 from capfilt.storage import Store
 
@@ -20,6 +21,9 @@ from capfilt.storage import Store
 class Planned:
     index: int
     digest: str = "d"
+
+
+_CAPTIONS = SHARD_SCHEMA.field("captions").type
 
 
 def tar(path, *items):
@@ -95,6 +99,7 @@ def test_hostile_json_is_a_text_or_nothing(tmp_path, picture):
         b"[" * 50_000,
         b"9" * 5000,
         json.dumps({"captions": [{**ours, "origin": "evil"}]}).encode(),
+        json.dumps({"captions": [{**ours, "origin": ["web"]}]}).encode(),
         json.dumps({"captions": [{**ours, "kept": "yes"}]}).encode(),
         b'{"captions": [{"text": "\\ud800", "origin": "web", "kept": true, "itm": 1e999, "itc": ' + b"1" * 400 + b"}]}",
     ]
@@ -104,7 +109,7 @@ def test_hostile_json_is_a_text_or_nothing(tmp_path, picture):
         for item in ((f"{n}.jpg", picture()), (f"{n}.json", data), (f"{n}.txt", b"t"))
     ]
     found = list(samples([tar(tmp_path / "x.tar", *items)], on_bad=lambda *_: None))
-    assert [(s.captions[0]["text"], s.captions[0]["itm"]) for s in found] == [("t", None), ("t", None), ("?", None)]
+    assert [(s.captions[0]["text"], s.captions[0]["itm"]) for s in found] == [("t", None)] * 3 + [("?", None)]
 
 
 def test_parquet_that_is_no_shard_is_told(tmp_path):
@@ -112,9 +117,50 @@ def test_parquet_that_is_no_shard_is_told(tmp_path):
     pq.write_table(pa.table({"url": ["a"]}), path)
     with pytest.raises(DataError, match="no column"):
         list(samples([path]))
+    names = ["key", "key", "image", "captions"]
+    pq.write_table(pa.table([["a"], ["b"], [b"x"], pa.array([[]], _CAPTIONS)], names=names), path)
+    with pytest.raises(DataError, match="several of that name"):
+        list(samples([path]))
     pq.write_table(pa.table({"key": ["a"], "image": ["text"], "captions": ["x"]}), path)
     with pytest.raises(DataError):
         list(samples([path]))
+
+
+def test_bad_rows_of_parquet_are_told_and_the_rest_goes_on(tmp_path, picture):
+    ours = {"text": "a text", "origin": "web", "itm": 0.5, "itc": None, "kept": True}
+    image, small = picture(size=(400, 300)), picture(size=(8, 8))
+    rows = [
+        ("null", small, None),
+        ("none", small, []),
+        ("no-text", small, [{**ours, "text": None}]),
+        ("no-verdict", small, [ours, {**ours, "kept": None}]),
+        ("evil", small, [{**ours, "origin": "evil"}]),
+        ("hollow", small, [None]),
+        (None, small, [ours]),
+        ("large", image, [ours]),
+        ("good", small, [{**ours, "itm": float("nan")}]),
+    ]
+    captions = pa.array([row[2] for row in rows], _CAPTIONS)
+    columns = {"key": [row[0] for row in rows], "image": [row[1] for row in rows], "captions": captions}
+    path, bad = str(tmp_path / "x.parquet"), {}
+    pq.write_table(pa.table(columns), path)
+    (found,) = samples([path], on_bad=bad.__setitem__, max_image_bytes=len(image) - 1)
+    assert (found.key, found.captions) == ("good", [{**ours, "itm": None}])
+    assert list(bad) == [f"{path}#{row[0] or 'row 6'}" for row in rows[:-1]]
+    with pytest.raises(DataError, match="no captions") as told:
+        list(samples([path]))
+    assert told.value.where == f"{path}#null"
+
+
+def test_parquet_with_a_text_that_is_no_utf8_loses_that_row_only(tmp_path, picture):
+    ours = [{"text": "a text", "origin": "web", "itm": None, "itc": None, "kept": True}]
+    keys = ["a", "b", "c"]
+    broken = pa.array([b"http://h/a", b"http://h/\xff\xfe", b"http://h/c"]).view(pa.string())
+    path, bad = str(tmp_path / "x.parquet"), []
+    columns = {"key": keys, "image": [picture()] * 3, "url": broken, "captions": pa.array([ours] * 3, _CAPTIONS)}
+    pq.write_table(pa.table(columns), path)
+    assert [sample.key for sample in samples([path], on_bad=lambda *told: bad.append(told))] == ["a", "c"]
+    assert bad == [(f"{path}#row 1", "a text in its row is no UTF-8")]
 
 
 def test_other_files_are_refused(tmp_path):
