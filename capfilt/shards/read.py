@@ -30,6 +30,8 @@ _IMAGES = ("jpg", "jpeg", "png", "webp")
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 _SHARDS = (*_TARS, ".parquet")
 _TEXT_BYTES = 1 << 20
+OWN_TEXT_BYTES = 64 << 20
+"""What those take who read a data set that its books vouch for: once, sources bounded no text."""
 _BATCH_ROWS = 64
 _ORIGINS = frozenset(Origin)
 _CAPTIONS = pa.list_(pa.struct([pa.field(field.name, field.type) for field in CAPTION]))
@@ -81,6 +83,7 @@ def samples(
     origin: str = Origin.WEB,
     on_bad: OnBad | None = None,
     max_image_bytes: int = 64 << 20,
+    max_text_bytes: int = _TEXT_BYTES,
 ) -> Iterator[Sample]:
     """The samples of shards, in order, in memory of a few samples.
 
@@ -90,6 +93,7 @@ def samples(
         on_bad: told (``url``, ``url#member`` or ``url#key``) and the reason of what is passed over: a bad member, a
             sample without image or text, the rest of a damaged file. None: the first such thing is an error.
         max_image_bytes: a larger image is bad; at least 1.
+        max_text_bytes: a larger ``.txt`` or ``.json`` of a tar is bad; at least 1.
 
     Yields:
         Samples with at least one caption; ``meta`` of our own shards has ``records.META``.
@@ -104,7 +108,7 @@ def samples(
         if name.endswith(".parquet"):
             read = _parquet(url, on_bad or _refuse, max_image_bytes)
         elif name.endswith(_TARS):
-            read = _tar(url, origin, on_bad or _refuse, max_image_bytes)
+            read = _tar(url, origin, on_bad or _refuse, max_image_bytes, max_text_bytes)
         else:
             raise DataError("a shard is a .tar or .parquet file", where=url, mend="Name shards only.")
         yield from _guarded(url, read, on_bad)
@@ -126,11 +130,11 @@ def _refuse(name: str, reason: str) -> None:
     raise DataError(reason, where=name, mend="Make this shard again, or leave it out.")
 
 
-def _tar(url: str, origin: str, on_bad: OnBad, max_image_bytes: int) -> Iterator[Sample]:
+def _tar(url: str, origin: str, on_bad: OnBad, max_image_bytes: int, max_text_bytes: int) -> Iterator[Sample]:
     def bad(name: str, reason: str) -> None:
         on_bad(f"{url}#{name}" if name else url, reason)
 
-    limits = {**dict.fromkeys(_IMAGES, max_image_bytes), "txt": _TEXT_BYTES, "json": _TEXT_BYTES}
+    limits = {**dict.fromkeys(_IMAGES, max_image_bytes), "txt": max_text_bytes, "json": max_text_bytes}
     with open_read(url, decompress=True) as file:
         for group in groups(members(file, limits, bad), bad):
             sample = _of_group(group, origin)

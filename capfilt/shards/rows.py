@@ -13,7 +13,7 @@ from capfilt.inputs import open_read
 from capfilt.records import LEDGER_SCHEMA
 from capfilt.shards.marker import PartMarker
 from capfilt.shards.parquet import read_ledger
-from capfilt.shards.read import samples
+from capfilt.shards.read import OWN_TEXT_BYTES, samples
 from capfilt.shards.sample import key_of
 from capfilt.storage import Store
 
@@ -29,7 +29,8 @@ def rows_of(store: Store, marker: PartMarker) -> Iterator[dict[str, Any]]:
     with open_read(store.path(marker.ledger.name)) as file:
         ledger = read_ledger(file, LEDGER_SCHEMA.names)
     # Where a run wrote both formats, either has all pictures.
-    pictures = {sample.key: sample.image for sample in samples([store.path(item.name) for item in marker.shards[:1]])}
+    urls = [store.path(item.name) for item in marker.shards[:1]]
+    pictures = {sample.key: sample.image for sample in samples(urls, max_text_bytes=OWN_TEXT_BYTES)}
     for row in ledger.to_pylist():
         key = key_of(row["part"], row["row"])
         if row["drop"] is None and key not in pictures:

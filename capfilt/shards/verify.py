@@ -22,7 +22,7 @@ from capfilt.shards.commit import remove_strangers
 from capfilt.shards.lease import leased
 from capfilt.shards.marker import PartMarker, StoredFile, committed, marker_of
 from capfilt.shards.parquet import read_ledger
-from capfilt.shards.read import samples
+from capfilt.shards.read import OWN_TEXT_BYTES, samples
 from capfilt.shards.sample import key_of
 from capfilt.storage import Store
 
@@ -160,7 +160,12 @@ def _of_shard(store: Store, shard: StoredFile, ledger: pa.Table) -> Iterator[str
     kept = ledger.filter(pc.is_null(ledger.column("drop"))).select(["id", "part", "row", "sha256"]).to_pylist()
     expected = {key_of(row["part"], row["row"]): row for row in kept}
     bad: list[tuple[str, str]] = []
-    for sample in samples([store.path(shard.name)], on_bad=lambda name, reason: bad.append((name, reason))):
+    told = samples(
+        [store.path(shard.name)],
+        on_bad=lambda name, reason: bad.append((name, reason)),
+        max_text_bytes=OWN_TEXT_BYTES,
+    )
+    for sample in told:
         row = expected.pop(sample.key, None)
         if row is None:
             yield f"{shard.name}: sample {sample.key} is there twice or is no kept row"

@@ -132,6 +132,8 @@ class AnnotatedSource:
     def _row(self, part: Part, row: int, key: str, name: str, texts: list[str], url: str) -> dict[str, Any]:
         said = [text for text in map(text_of, texts) if text and text.strip()]
         told = row_of(part, row, url=text_of(name), texts=said, origin=self.origin, key=key)
+        if told.get("drop"):
+            return told
         place = self.place(part.file, name, url)
         # The id is of the name as the annotations have it: the same picture may come from elsewhere.
         if place.startswith(_WEB):

@@ -23,6 +23,9 @@ SourceOrigin = Literal["web", "human"]
 T = TypeVar("T")
 
 _AT_ONCE = 32
+_TEXT_BYTES = 64 << 10
+"""Most UTF-8 that a row tells: no caption is longer, and with JSON's escapes it stays below what readers of shards take
+(1 MiB)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +170,8 @@ def row_of(
     key: str | None = None,
     image: bytes | None = None,
 ) -> dict[str, Any]:
-    """A row as the record has it, by its first text; without an address it is a drop.
+    """A row as the record has it, by its first text; without an address it is a drop, and so, without its texts, if
+    these, its address and its key are too long together.
 
     Args:
         part: the part it belongs to.
@@ -178,6 +182,10 @@ def row_of(
         key: what the source calls it.
         image: the encoded picture, if the source has it.
     """
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in (url or "", key or "", *texts))
+    if size > _TEXT_BYTES:
+        detail = f"Its texts, address and key have {size:,} bytes; at most {_TEXT_BYTES:,} are taken."
+        return unreadable(part, row, where=url or "", text=next(iter(texts), ""), detail=detail)
     told: dict[str, Any] = {
         "id": row_id(url or "", texts[0] if texts else ""),
         "part": part.index,

@@ -194,6 +194,8 @@ class TableSource:
             return unreadable(part, row, where=where, text=text, detail=f"The {what} is not a text.", key=key)
         address = address.strip() or path or (f"{PurePosixPath(part.file).name}:{row}" if image else "")
         told = row_of(part, row, url=address or None, texts=texts, origin=self.origin, key=key, image=image)
+        if told.get("drop"):
+            return told
         if image is not None:
             return told if len(image) <= _IMAGE_BYTES else told | _too_large(image)
         # The id is of the address as the table has it: the same rows may be served from elsewhere.

@@ -129,6 +129,8 @@ class WebDatasetSource:
         url = text_of(meta.get("url")) or group.key
         texts = [caption["text"] for caption in captions]
         told = row_of(part, row, url=url, texts=texts, origin=self.origin, key=group.key, image=image)
+        if told.get("drop"):
+            return told
         told["captions"] = captions
         if image:
             return told

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from capfilt.records import table_of
 from capfilt.shards.commit import SinkConfig, commit_part, write_manifest
 from capfilt.shards.marker import committed
+from capfilt.shards.rows import rows_of
 from capfilt.shards.verify import repair, verify
 from capfilt.storage import Store
 
@@ -29,6 +31,16 @@ def test_a_whole_set_has_no_problem(store, part_table):
     remote = Store("memory://verify/dest")
     build(remote, part_table)
     assert verify(remote) == []
+
+
+def test_texts_that_no_source_gives_any_more_are_read(store, part_table):
+    rows = part_table(rows=2).to_pylist()
+    rows[0]["captions"][0]["text"] = '"' * 600_000
+    commit_part(store, table_of(rows), Planned(0), SinkConfig())
+    write_manifest(store, recipe={}, source={"kind": "table"}, models={}, parts_planned=1)
+    assert verify(store) == []
+    assert repair(store) == []
+    assert [row["image"] for row in rows_of(store, committed(store)[0])] == [row["image"] for row in rows]
 
 
 def test_nothing_there_is_a_problem(store):

@@ -140,6 +140,19 @@ def test_malformed_rows_are_drops_in_their_place(tmp_path):
     assert len({row["id"] for row in rows}) == 7
 
 
+@pytest.mark.parametrize("long", ["caption", "url", "key"])
+def test_a_row_of_more_text_than_captions_have_is_a_drop(tmp_path, long):
+    row = {"url": "http://a", "caption": ["a text"], "key": "k"}
+    most = {**row, "caption": ["a text", "é" * ((65536 - len("http://a" + "a text" + "k")) // 2)]}
+    more = {"caption": ["a text", '"' * 65536], "url": "http://" + "é" * 32765, "key": "k" * 65536}
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(most) + "\n" + json.dumps({**row, long: more[long]}) + "\n")
+    first, second = read_all(source_of(path))
+    assert first["drop"] is None
+    assert (second["drop"], second["captions"], second["source_key"]) == (Drop.UNREADABLE_ROW, [], None)
+    assert "at most 65,536 are taken" in second["detail"]
+
+
 def test_an_open_quote_costs_a_bounded_record_and_shifts_nothing(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(b'url,caption\nhttp://a,"never closed\n' + b"http://x,y\n" * 40_000 + b"http://z,last\n")
