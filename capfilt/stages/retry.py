@@ -25,13 +25,20 @@ from capfilt.storage import Store
 RETRIED = tuple(drop for drop in Drop if drop not in (Drop.NO_URL, Drop.UNREADABLE_ROW, Drop.NO_CAPTION_KEPT))
 """Reasons that another try may take away: those of fetching and of pictures."""
 
+_FETCHING = frozenset(RETRIED) - {Drop.PLACEHOLDER, Drop.DUPLICATE, Drop.QUARANTINED}
+"""Those whose rows have brought no picture yet, which may be one that many addresses of the part give."""
+
 _HELD = "held"
 """Stands for a reason while a row passes the stages; none of them works on a row that has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HoldRows:
-    """Frees the rows that were dropped for a reason that is retried, and holds all others."""
+    """Frees the rows that were dropped for a reason that is retried, and holds all others.
+
+    Where a picture may come in, the part's placeholders are freed too, for they are told by their number. What the
+    source itself drops stays dropped, for the reason that it has now.
+    """
 
     dest: str
     """The destination that has the parts: a local folder or any URL fsspec knows."""
@@ -46,7 +53,7 @@ class HoldRows:
     @property
     def reads(self) -> tuple[str, ...]:
         """Columns it reads."""
-        return ("id", "part", "row")
+        return ("id", "part", "row", "image", "drop", "detail")
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -66,15 +73,17 @@ class HoldRows:
 def _hold(table: pa.Table, *, store: Store, reasons: frozenset[str]) -> pa.Table:
     marker = marker_of(store, table.column("part")[0].as_py())
     drops = _ledger(store, marker, table).column("drop").to_pylist()
+    if reasons & _FETCHING & set(drops):
+        reasons |= {Drop.PLACEHOLDER}
     freed = [drop in reasons for drop in drops]
-    images = table.column("image")
+    images, now, details = table.column("image"), table.column("drop"), table.column("detail")
     return replace(
         table,
         {
             # A picture that came with the row is looked at again too.
             "image": [images[at].as_py() if free else None for at, free in enumerate(freed)],
-            "drop": [None if free else _HELD for free in freed],
-            "detail": [None] * len(freed),
+            "drop": [now[at].as_py() if free else _HELD for at, free in enumerate(freed)],
+            "detail": [details[at].as_py() if free else None for at, free in enumerate(freed)],
         },
     )
 
