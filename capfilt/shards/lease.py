@@ -1,7 +1,8 @@
 """A lease on a destination: one run works there at a time, and one that died lets go by itself.
 
-It is a small file that its holder renews. A run on the same machine whose process is gone is succeeded at once, any
-other when its lease has run out; the machines' clocks may differ by a fraction of that time. Knows a store.
+It is a small file that its holder renews. A run whose process is surely gone (same machine, same boot, same PID
+namespace) is succeeded at once, any other when its lease has run out; the machines' clocks may differ by a fraction of
+that time. Knows a store.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from capfilt.errors import DestinationError
 from capfilt.storage import Store
 
 FILE = ".lease.json"
+_NUMBERED_BY = ("boot", "namespace")
+"""What gives a process its number, beside the host: containers may share a host's name and not its processes."""
 LASTS_S = 120.0
 """Seconds that a lease holds without being renewed."""
 _RENEWED_S = 30.0
@@ -106,7 +110,7 @@ class Lease:
 
     def _told(self) -> bytes:
         told = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "until": self._until}
-        return json.dumps(told).encode()
+        return json.dumps(told | _process()).encode()
 
     def _renew(self) -> None:
         while not self._ended.wait(min(_RENEWED_S, self._lasts_s / 4)):
@@ -152,6 +156,7 @@ def _read(store: Store) -> dict[str, Any] | None:
         return {"token": str(there["token"]), "host": str(there["host"])} | {
             "pid": int(there["pid"]),
             "until": float(there["until"]),
+            **{name: str(there[name]) for name in (*_NUMBERED_BY, "started") if name in there},
         }
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
@@ -162,13 +167,41 @@ def _let_go(there: dict[str, Any]) -> bool:
         return True
     if there["host"] != socket.gethostname():
         return False
+    ours = _process()
+    # A lease that tells neither is of a system without /proc, or of an older version: the host's name must do.
+    if any(name in there for name in _NUMBERED_BY) and any(there.get(name) != ours.get(name) for name in _NUMBERED_BY):
+        return False
     try:
         os.kill(there["pid"], 0)
     except ProcessLookupError:
         return True
     except OSError:
         pass  # it is there, and another user's
-    return False
+    now = _started(there["pid"])
+    return "started" in there and now is not None and there["started"] != now
+
+
+def _process() -> dict[str, str]:
+    """What tells this process from any other that has its host's name and its number; what is not known is absent."""
+    told: dict[str, str] = {}
+    try:
+        told["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        told["namespace"] = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        pass  # no Linux, or /proc is hidden
+    started = _started(os.getpid())
+    return told if started is None else told | {"started": started}
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in ticks since the boot; a number that is given anew comes with another one."""
+    try:
+        # /proc may be that of an outer namespace, where the number is another process's.
+        if str(Path("/proc/self").readlink()) != str(os.getpid()):
+            return None
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError, UnicodeDecodeError):
+        return None
 
 
 def _who(there: dict[str, Any]) -> str:

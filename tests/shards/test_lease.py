@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from capfilt.errors import DestinationError
 from capfilt.shards.lease import FILE, leased
 from capfilt.storage import Store
+
+linux = pytest.mark.skipif(not Path("/proc/self/ns/pid").is_symlink(), reason="needs Linux's /proc")
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -89,6 +92,33 @@ def test_it_is_renewed_and_the_one_who_loses_it_is_told(store):
         with pytest.raises(DestinationError, match=r"no longer holds .*process 1 on elsewhere"):
             lease.check()
     assert store.exists(FILE), "it is the other's now"
+
+
+def really_told(store):
+    with leased(store):
+        return json.loads(store.read(FILE)) | {"token": "another"}
+
+
+@linux
+@pytest.mark.parametrize("other", [{"namespace": "pid:[1]"}, {"boot": "another"}])
+def test_a_number_of_another_namespace_or_boot_says_nothing(store, other):
+    left_by(store, **really_told(store) | {"pid": dead_process()} | other)
+    with pytest.raises(DestinationError, match="works there"), leased(store):
+        pass
+
+
+@linux
+def test_a_number_that_another_process_has_now_is_no_sign_of_life(store):
+    told = really_told(store)
+    left_by(store, **told)
+    with pytest.raises(DestinationError, match="works there"), leased(store):
+        pass
+    left_by(store, **told | {"started": str(int(told["started"]) - 1)})
+    with leased(store) as lease:
+        lease.check()
+    left_by(store, **told | {"pid": dead_process()})
+    with leased(store) as lease:
+        lease.check()
 
 
 def test_of_many_that_come_at_once_one_gets_it(tmp_path):
