@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from capfilt.shards.croissant import LICENCE, NAME, croissant
+from capfilt.shards.croissant import LICENCE, NAME, croissant, source_files
 from capfilt.storage import Store
 
 _SIZES = [
@@ -139,7 +139,7 @@ def _models(manifest: Mapping[str, Any]) -> str:
 
 def _provenance(manifest: Mapping[str, Any]) -> str:
     """Where the rows came from: the source's files with their digests, and the recipe's."""
-    files = [f for f in manifest["source"].get("files", ()) if isinstance(f, Mapping) and {"name", "digest"} <= set(f)]
+    files = source_files(manifest["source"])
     rows = [(file["name"], file.get("rows", ""), file["digest"]) for file in files[:_FILES]]
     more = f"\nAnd {len(files) - _FILES:,} more, in `manifest.json`.\n" if len(files) > _FILES else ""
     recipe = f"\nThe recipe's digest is `{_cell(manifest['recipe_digest'])}`.\n"

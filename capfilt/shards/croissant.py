@@ -84,11 +84,20 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def source_files(source: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The files that a source lists, each with ``name`` and ``digest``; of joined sources those of each, in order.
+
+    Args:
+        source: as its ``describe()`` or a manifest tells it.
+    """
+    listed = [file for one in (source, *source.get("sources", ())) for file in one.get("files", ())]
+    return [file for file in listed if isinstance(file, Mapping) and {"name", "digest"} <= set(file)]
+
+
 def _based_on(source: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {"@type": "sc:CreativeWork", "name": str(file["name"]), "identifier": f"capfilt:{file['digest']}"}
-        for file in source.get("files", ())
-        if isinstance(file, Mapping) and {"name", "digest"} <= set(file)
+        for file in source_files(source)
     ]
 
 

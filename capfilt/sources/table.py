@@ -192,7 +192,7 @@ class TableSource:
             what = "picture address" if address is None else "caption"
             where, text = str(cells.get("url")), str(cells.get("caption"))
             return unreadable(part, row, where=where, text=text, detail=f"The {what} is not a text.", key=key)
-        address = address.strip() or path or (f"{PurePosixPath(part.file).name}:{row}" if image else "")
+        address = address.strip() or path or (f"{text_of(PurePosixPath(part.file).name)}:{row}" if image else "")
         told = row_of(part, row, url=address or None, texts=texts, origin=self.origin, key=key, image=image)
         if told.get("drop"):
             return told

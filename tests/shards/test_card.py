@@ -66,6 +66,20 @@ def test_where_the_rows_came_from_is_in_it(store, part_table):
     assert manifest["recipe_digest"] in body
 
 
+def test_joined_sources_list_the_files_of_each(store, part_table):
+    each = [{"kind": "table", "files": [{"name": f"{i}.csv", "rows": 7, "digest": f"{i:04x}"}]} for i in range(2)]
+    source = {"kind": "joined", "sources": [each[0], {"kind": "folder"}, each[1]]}
+    commit_part(store, part_table(), Planned(0), SinkConfig())
+    write_manifest(store, recipe={}, source=source, models={}, parts_planned=1)
+    body = dataset_card(write_cards(store, anew=True))
+    assert "| 0.csv | 7 | 0000 |\n| 1.csv | 7 | 0001 |" in body
+    based_on = store.read_json("croissant.json")["isBasedOn"]
+    assert [(work["name"], work["identifier"]) for work in based_on] == [
+        ("0.csv", "capfilt:0000"),
+        ("1.csv", "capfilt:0001"),
+    ]
+
+
 def test_card_and_croissant_follow_from_the_manifest_alone(store, part_table):
     commit_part(store, part_table(), Planned(0), SinkConfig(format="both"))
     write_manifest(store, recipe={}, source={"kind": "table"}, models={}, parts_planned=1)

@@ -1,5 +1,8 @@
 """Parquet with pictures in it, as Hugging Face's data sets have them: bytes and path, bytes alone, path alone."""
 
+import os
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -38,6 +41,14 @@ def test_bytes_are_the_picture_and_need_no_address(tmp_path, part_rows):
     assert rows[1]["id"] == row_id("1.jpg", "t 1")
     assert {row["drop"] for row in rows} == {None}
     assert source.describe()["used"] == {"caption": "text", "image": "image"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of bytes are POSIX")
+def test_a_table_whose_name_is_no_text_is_read(tmp_path):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/t\xff.parquet"))
+    written(tmp_path, image=[b"p"], text=["t"]).rename(odd)
+    (row,) = read_all(source_of(odd))
+    assert (row["url"], row["image"]) == ("t?.parquet:0", b"p")
 
 
 def test_plain_bytes_beside_an_address(tmp_path):
