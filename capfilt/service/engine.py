@@ -179,7 +179,7 @@ class Engine:
             web = [[web_caption(text) for text in one.work.texts] for one in some]
             return worker.work([one.work.id for one in some], Pictures([one.seen for one in some]), web)
 
-        careful: Careful[list[Caption]] = Careful(work, self.batch_size, where=worker.names)
+        careful: Careful[list[Caption]] = Careful(work, self.batch_size, where=worker.names, total=len(batch))
         results = list(careful(range(len(batch))))
         self.batch_size = min(self.batch_size, careful.largest)
         worked = time.monotonic() - started

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 FEW = 8
 """So many rows may fail before it is asked whether most do."""
+ENOUGH = 32
+"""So many rows are tried before that is asked, or all if there are fewer: bad ones often stand together."""
 
 _log = logging.getLogger(__name__)
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
@@ -43,10 +45,14 @@ class Careful(Generic[T]):
         work: takes rows and gives a result for each.
         largest: rows of a batch at most. Lowered for good when memory runs out.
         where: the model's name, for errors.
+        total: rows that it will be given in all, where that is known.
     """
 
-    def __init__(self, work: Callable[[Sequence[int]], Sequence[T]], largest: int, *, where: str) -> None:
+    def __init__(
+        self, work: Callable[[Sequence[int]], Sequence[T]], largest: int, *, where: str, total: int = ENOUGH
+    ) -> None:
         self._work, self.largest, self._where = work, largest, where
+        self._enough = min(ENOUGH, total)
         self._done = self._failed = 0
         self._counting = Lock()  # several batches may be under way at once
 
@@ -96,9 +102,10 @@ class Careful(Generic[T]):
             told = "Memory ran out with this picture alone"
         elif not isinstance(error, RowError):
             told = f"The model failed with this picture alone: {told}"
-        if self._failed >= FEW and self._failed > self._done:
+        tried = self._failed + self._done
+        if self._failed >= FEW and self._failed > self._done and tried >= self._enough:
             raise ModelError(
-                f"it fails with most pictures ({self._failed} of {self._failed + self._done}): {told}",
+                f"it fails with most pictures ({self._failed} of {tried}): {told}",
                 where=self._where,
                 mend="Try capfilt.dtype: float32 and a smaller capfilt.batch_size; else it is the model.",
             ) from error

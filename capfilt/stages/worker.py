@@ -153,7 +153,7 @@ class CapFiltWorker:
             pictures = Pictures([_or_raise(seen[i]) for i in rows])
             return self.work([ids[i] for i in rows], pictures, [captions[i] for i in rows])
 
-        careful = Careful(work, self.batch_size, where=self.names)
+        careful = Careful(work, self.batch_size, where=self.names, total=len(live))
 
         def turn(rows: Sequence[int]) -> list[tuple[int, list[Caption] | Fault]]:
             return list(careful(rows))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capfilt.errors import DataError, ModelError
-from capfilt.stages.careful import FEW, Careful, Fault, RowError
+from capfilt.stages.careful import ENOUGH, FEW, Careful, Fault, RowError
 
 
 class Work:
@@ -69,7 +69,19 @@ def test_when_most_rows_fail_it_is_the_model():
     with pytest.raises(ModelError, match="fails with most pictures") as caught:
         list(Careful(work, 32, where="model")(range(100)))
     assert caught.value.where == "model"
-    assert len(work.sizes) < 30, "it is found out early"
+    assert len(work.sizes) < 2 * ENOUGH, "it is found out early"
+
+
+def test_a_few_bad_rows_at_the_beginning_are_not_the_model():
+    bad = set(range(2 * FEW - 1))
+    found = list(Careful(Work(bad), 8, where="model", total=100)(range(100)))
+    assert {row for row, result in found if isinstance(result, Fault)} == bad
+
+
+def test_of_few_rows_all_are_tried_before_it_is_the_model():
+    rows = range(FEW + 2)
+    with pytest.raises(ModelError, match="10 of 10"):
+        list(Careful(Work(set(rows)), 4, where="model", total=len(rows))(rows))
 
 
 def test_errors_for_the_user_pass():
