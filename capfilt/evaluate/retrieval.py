@@ -17,7 +17,7 @@ from torch import Tensor
 from capfilt.captions import clean
 from capfilt.errors import DataError, ModelError
 from capfilt.evaluate.references import Referenced, decode
-from capfilt.med.filter import MAX_TOKENS
+from capfilt.med.filter import longest
 from capfilt.med.model import MED
 from capfilt.med.pixels import batch_of
 from capfilt.med.tokenizer import Tokens
@@ -76,9 +76,8 @@ def retrieve(
     if model.config.holds == "captioner":
         raise ModelError("this model is a captioner, it has no ITC and ITM", where="model", mend="Name a filter.")
     images, vectors_IP, texts, owner = _encode_images(model, items, batch_size, store)
-    tokens = [
-        model.tokenizer(texts[at : at + batch_size], max_tokens=MAX_TOKENS) for at in range(0, len(texts), batch_size)
-    ]
+    some = (texts[at : at + batch_size] for at in range(0, len(texts), batch_size))
+    tokens = [model.tokenizer(part, max_tokens=longest(model)) for part in some]
     with torch.inference_mode():
         vectors_TP = torch.cat([model.embed_text(part.to(model.device)).float() for part in tokens])
         cosine_IT = _finite(vectors_IP @ vectors_TP.T)
@@ -197,7 +196,7 @@ class _Pairs:
 
     def __init__(self, model: MED, images: Sequence[Tensor], texts: Sequence[str], batch_size: int) -> None:
         self.model, self.images, self.batch_size = model, images, batch_size
-        self.tokens = model.tokenizer(texts, max_tokens=MAX_TOKENS).to(model.device)
+        self.tokens = model.tokenizer(texts, max_tokens=longest(model)).to(model.device)
         self.lengths_T = self.tokens.mask.sum(1).cpu()
 
     @torch.inference_mode()

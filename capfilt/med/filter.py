@@ -34,6 +34,11 @@ _SHORTER = 0.75
 """Texts of a group are longer than this share of its longest, where there are enough of them."""
 
 
+def longest(model: MED) -> int:
+    """Tokens of a text that are judged: as many as in the paper's code, where the model has positions for them."""
+    return min(MAX_TOKENS, model.config.text.max_positions)
+
+
 class MEDFilter:
     """Scores texts with a MED's image-grounded encoder.
 
@@ -62,7 +67,7 @@ class MEDFilter:
     def picture_bytes(self, texts: int) -> int:
         """See :class:`capfilt.roles.Filter`."""
         width = self.model.itm_head.weight.dtype.itemsize
-        return memory.scored(self.model.config, width, texts=texts, max_length=MAX_TOKENS)
+        return memory.scored(self.model.config, width, texts=texts, max_length=longest(self.model))
 
     @torch.inference_mode()
     def score(self, pictures: Sequence[Image.Image], texts: Sequence[Sequence[str]]) -> list[list[Score]]:
@@ -72,7 +77,7 @@ class MEDFilter:
         if not any(said):
             return [[] for _ in texts]
         # Row 0 of the tokens is the empty text, then come each picture's own.
-        tokens = model.tokenizer(["", *chain.from_iterable(said)], max_tokens=MAX_TOKENS)
+        tokens = model.tokenizer(["", *chain.from_iterable(said)], max_tokens=longest(model))
         firsts = accumulate(map(len, said), initial=1)
         owned = [[*range(first, first + len(row))] for first, row in zip(firsts, said, strict=False)]
         lengths = tokens.mask.sum(1).tolist()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -59,7 +61,8 @@ def _file(url: str, cache: Path | None) -> Path:
     if file.is_file():
         return file
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}")
+    # Of its own: each process of a group fetches it, and the first that has it must not take the others' away.
+    temporary = file.with_name(f".{os.getpid()}-{secrets.token_hex(4)}-{file.name}")
     try:
         with temporary.open("wb") as out:
             http_get(url, out)

@@ -142,6 +142,12 @@ class Scale:
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     """What is measured."""
 
+    def __post_init__(self) -> None:
+        if self.pretrain.steps is None:
+            raise RecipeError(
+                "arms are compared at equal steps", where="pretrain.steps", mend="Say how many; epochs do not do here."
+            )
+
 
 def load_table(name: str) -> Table:
     """A table by its name (``a``) or its file.

@@ -7,6 +7,7 @@ applied when the next model is trained. Knows the order of things; each of them 
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from capfilt.evaluate.quality import diversity, quality
 from capfilt.evaluate.references import read
 from capfilt.evaluate.retrieval import retrieve
 from capfilt.flow.config import PlanConfig, RunConfig
+from capfilt.inputs import identity as content_of
 from capfilt.med.captioner import MEDCaptioner
 from capfilt.med.config import Sharing
 from capfilt.med.model import MED
@@ -69,7 +71,7 @@ class Experiment:
         self.scale, self.corpora, self.steps = scale, corpora, steps
         self.material = steps(
             "material",
-            {"split": asdict(scale.split), "pictures": scale.measure.pictures},
+            {"split": asdict(scale.split), "pictures": scale.measure.pictures, "corpora": _content(corpora)},
             lambda folder: cut(corpora, scale.split, folder, pictures=scale.measure.pictures),
         )
         self.used: dict[str, float] = {}
@@ -195,13 +197,11 @@ class Experiment:
     def _measure(self, model: Step, seed: int) -> dict[str, float]:
         """Retrieval of the pretrained model, and captions of what a short finetuning makes of it."""
         captioner = self._finetune("next", seed, self.scale.next_captioner, model)
-        measure = self.scale.measure
+        measure, captions = self.scale.measure, self.scale.capfilt
+        writing = Writing(beams=measure.beams, max_length=captions.max_length, min_length=captions.min_length)
 
         def work(_: Path) -> dict[str, Any]:
             whole = MED.load(model.folder / _MODEL)
-            writing = Writing(
-                beams=measure.beams, max_length=self.scale.capfilt.max_length, min_length=self.scale.capfilt.min_length
-            )
             writer = MEDCaptioner.load(captioner.folder / _MODEL, writing)
             told: dict[str, float] = {}
             for name, suffix in HELD_OUT.items():
@@ -221,7 +221,12 @@ class Experiment:
                 told |= {f"{figure}{suffix}": 100 * value for figure, value in own.items()}
             return told
 
-        identity = {"measure": asdict(measure), "model": model.name, "captioner": captioner.name}
+        identity = {
+            "measure": asdict(measure),
+            "writing": asdict(writing),
+            "model": model.name,
+            "captioner": captioner.name,
+        }
         return dict(self._ask("measure", seed, identity, work).figures)
 
     def _told(self, data: Step, arm: Arm) -> dict[str, float]:
@@ -262,3 +267,10 @@ class Experiment:
                     wanted = wanted and (caption["origin"] != Origin.WEB or texts.web > 0)
                     found[caption["origin"]] += wanted
         return {f"{origin} texts": count for origin, count in found.items()}
+
+
+def _content(corpora: Path) -> str:
+    """A digest of all that is taken from the corpora: shards, vocabulary, words and backbone."""
+    files = sorted(file for kind in ("*.tar", "vocab.txt", "*.safetensors") for file in corpora.glob(kind))
+    told = "\n".join(f"{file.name} {content_of(str(file))}" for file in files)
+    return hashlib.sha256(told.encode()).hexdigest()

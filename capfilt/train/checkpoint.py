@@ -39,6 +39,7 @@ def save(
     step: int,
     config: dict[str, Any],
     places: dict[int, Place],
+    pairs: int,
     keep: int,
 ) -> Path:
     """Write ``folder/step-NNNNNNNN`` and drop the oldest but ``keep``.
@@ -46,7 +47,7 @@ def save(
     Args:
         folder: of all checkpoints. task, optimizer, states: their state.
         step: steps done. config: the run's settings. places: how far each loader process is.
-        keep: newest checkpoints that stay, this one counted.
+        pairs: of an epoch, as the run counted them. keep: newest checkpoints that stay, this one counted.
     """
     target, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -58,7 +59,9 @@ def save(
     save_file(
         {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, temporary / "state.safetensors"
     )
-    told = {"step": step, "config": config, "places": {str(worker): asdict(p) for worker, p in places.items()}}
+    told = {"step": step, "config": config, "pairs": pairs} | {
+        "places": {str(worker): asdict(p) for worker, p in places.items()}
+    }
     (temporary / "state.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     # A name must not outlive its bytes when the power goes.
     for file in (*temporary.iterdir(), temporary):
@@ -84,6 +87,7 @@ def restore(
     *,
     config: dict[str, Any],
     steps: int,
+    pairs: int,
     device: torch.device = CPU,
 ) -> tuple[int, dict[int, Place]]:
     """Bring a run back to where it was saved.
@@ -92,13 +96,13 @@ def restore(
         folder: the checkpoint. task, optimizer: get its state.
         config: the run's settings, which must be those it was made with; another number of steps is allowed where the
             learning rate does not depend on it.
-        steps: where the run is to end. device: where it runs.
+        steps: where the run is to end. pairs: of an epoch, as they are counted now. device: where it runs.
 
     Returns:
         The step it goes on with, and how far each loader process was.
 
     Raises:
-        TrainingError: the checkpoint is damaged or was made with other settings; names them.
+        TrainingError: it is damaged, or was made with other settings or another number of pairs; says which.
     """
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -118,6 +122,12 @@ def restore(
             f"it was made with other settings of {', '.join(changed)}",
             where=str(folder),
             mend="Choose another output folder.",
+        )
+    if state.get("pairs", pairs) != pairs:  # decay, alpha and places would be those of another run
+        raise TrainingError(
+            f"the shards held {state['pairs']:,} pairs an epoch when the run began, and hold {pairs:,} now",
+            where=str(folder),
+            mend="Run again when what cannot be read is back; on other data, start in another folder from its weights.",
         )
     if state["step"] > steps:
         raise TrainingError(

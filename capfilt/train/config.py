@@ -63,7 +63,8 @@ class DataConfig:
     rand_augment: bool = True
     """Whether two random distortions (N=2, M=5, each with p=0.5) are applied."""
     max_tokens: int = 30
-    """Longest text in tokens, special ones counted; pretraining 30, filter finetuning 35."""
+    """Longest text in tokens, special ones counted; pretraining 30, filter finetuning 35. Never beyond the model's
+    positions."""
     boilerplate: str | None = None
     """A file of texts, one a line, that describe no picture, such as the name of an uploader's series. Pairs with one
     of them are left out, and ITM is shown them beside pictures as unmatched."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -26,8 +26,6 @@ from capfilt.med.tasks import Batch, Unmatched
 from capfilt.med.tokenizer import MEDTokenizer, Tokens
 from capfilt.train import augment
 from capfilt.train.pairs import Pair, Pairs, Place
-
-_UNREADABLE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -131,11 +129,12 @@ class BatchStream(IterableDataset[Raw | CapfiltError]):
         found: list[tuple[Pair, Tensor] | None] = []
         for pair, row in zip(pairs[self.shape.rows], rows, strict=True):
             try:
-                found.append((pair, self._pixels(pair.image, self._generator(number, row))))
-            except _UNREADABLE as error:
-                self._refuse(pair, error)
-                bad.append((pair.name, f"the picture cannot be decoded: {error}"))
+                picture = _decode(pair.image)
+            except Exception as error:  # noqa: BLE001 parsers raise anything on a stranger's bytes
+                bad.append(self.refused(pair, error))
                 found.append(None)
+            else:
+                found.append((pair, self._pixels(picture, self._generator(number, row))))
         return replace(_collated(_filled(found), self), unmatched=self._unmatched(number), bad=tuple(bad))
 
     def _unmatched(self, number: int) -> Unmatched | None:
@@ -154,22 +153,26 @@ class BatchStream(IterableDataset[Raw | CapfiltError]):
         tokens = self.tokenizer([text for _, text in drawn], max_tokens=self.pairs.config.max_tokens)
         return Unmatched(tokens, torch.tensor([at for at, _ in drawn]))
 
-    def _refuse(self, pair: Pair, error: Exception) -> None:
+    def refused(self, pair: Pair, error: Exception) -> tuple[str, str]:
+        """Name of a pair whose picture cannot be decoded, and the reason.
+
+        Raises:
+            DataError: ``data.strict``.
+        """
+        reason = f"the picture cannot be decoded: {error or type(error).__name__}"
         if self.pairs.config.strict:
-            raise DataError(
-                f"the picture cannot be decoded: {error}",
-                where=pair.name,
-                mend="Run `capfilt verify` on the data set, or train without --strict.",
-            ) from error
+            mend = "Run `capfilt verify` on the data set, or train without --strict."
+            raise DataError(reason, where=pair.name, mend=mend) from error
+        return pair.name, reason
 
     def _generator(self, number: int, row: int) -> torch.Generator:
         """Of one picture's augmentation: whichever process decodes it draws the same."""
         seed = _hash64(f"{self.seed}:{number}:{row}".encode()) & (2**63 - 1)
         return torch.Generator().manual_seed(seed)
 
-    def _pixels(self, image: bytes, generator: torch.Generator) -> Tensor:
+    def _pixels(self, picture_CHW: Tensor, generator: torch.Generator) -> Tensor:
         config = self.pairs.config
-        x_CHW = augment.crop(_decode(image), self.shape.size, config.min_scale, generator)
+        x_CHW = augment.crop(picture_CHW, self.shape.size, config.min_scale, generator)
         if config.flip:
             x_CHW = augment.mirror(x_CHW, generator)
         return augment.distort(x_CHW, generator) if config.rand_augment else x_CHW
@@ -192,20 +195,25 @@ def loader(stream: BatchStream, *, processes: int, pin: bool) -> DataLoader[Any]
 def plain_batches(pairs: Pairs, tokenizer: MEDTokenizer, shape: Shape, *, limit: int) -> Iterator[Raw]:
     """The first ``limit`` whole batches in the order of the shards, not augmented: pictures are squeezed to the square.
 
-    What cannot be decoded is left out.
+    What cannot be decoded is left out and told with the batch that follows.
+
+    Raises:
+        DataError: ``data.strict``, and a picture cannot be decoded.
     """
     taken: list[tuple[Pair, Tensor]] = []
+    bad: list[tuple[str, str]] = []
     stream = BatchStream(pairs, tokenizer, shape, seed=0)
     made = 0
     for pair in (pair for source in pairs.sources for pair in pairs.read(source)):
         try:
             with Image.open(io.BytesIO(pair.image), formats=("JPEG", "PNG", "WEBP")) as image:
                 taken.append((pair, to_uint8(image.convert("RGB"), shape.size)))
-        except _UNREADABLE:
+        except Exception as error:  # noqa: BLE001 as above
+            bad.append(stream.refused(pair, error))
             continue
         if len(taken) == shape.batch_size:
-            yield _collated(taken[shape.rows], stream)
-            taken, made = [], made + 1
+            yield replace(_collated(taken[shape.rows], stream), bad=(*pairs.take_bad(), *bad))
+            taken, bad, made = [], [], made + 1
             if made == limit:
                 return
 

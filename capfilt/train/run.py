@@ -30,7 +30,7 @@ from capfilt.med.model import MED
 from capfilt.med.objectives import alpha_at
 from capfilt.train import checkpoint
 from capfilt.train.begin import goes_on, model_of, task_of
-from capfilt.train.config import TrainConfig
+from capfilt.train.config import DataConfig, TrainConfig
 from capfilt.train.curves import draw
 from capfilt.train.data import BatchStream, Raw, Shape, loader, plain_batches
 from capfilt.train.group import agree, joined, means, rows_of, wait
@@ -81,32 +81,38 @@ def _train(config: TrainConfig, device: torch.device, on_step: OnStep | None, on
     rows = rows_of(config.batch_size // config.accumulate)
     torch.manual_seed(config.seed)
     model, begun = model_of(config, goes_on=goes_on(config))
-    pairs, held_out = Pairs(config.data), _held_out(config)
+    # Longer texts are cut; the model may have fewer positions than the recipe has tokens.
+    tokens = min(config.data.max_tokens, model.config.text.max_positions)
+    pairs = Pairs(replace(config.data, max_tokens=tokens))
+    held_out = _held_out(config, pairs.config)
     found = pairs.count()
     agree("the number of pairs", found, device)
     _check_size(found, config)
     if begun and on_start and ranks.world()[0] == 0:
         on_start(begun)
-    per_epoch = max(1, found // config.batch_size)
-    steps = config.steps or config.epochs * per_epoch
+    steps = config.steps or config.epochs * _per_epoch(found, config)
     task = task_of(config, model).to(device)
     # From here on each process draws its own dropout; the first one as it would alone.
     if ranks.world()[0]:
         torch.manual_seed(config.seed + ranks.world()[0])
-    return _Run(config, task, device, rows, per_epoch, steps).go(pairs, held_out, on_step)
+    return _Run(config, task, device, rows, found, steps).go(pairs, held_out, on_step)
 
 
-def _held_out(config: TrainConfig) -> Pairs | None:
+def _held_out(config: TrainConfig, data: DataConfig) -> Pairs | None:
     if not config.held_out:
         return None
-    pairs = Pairs(replace(config.data, shards=config.held_out, mix=()))
+    pairs = Pairs(replace(data, shards=config.held_out, mix=()))
     if pairs.count() < config.batch_size // config.accumulate:
-        raise TrainingError(
-            f"fewer pairs than a batch of {config.batch_size // config.accumulate}",
-            where="held_out",
-            mend="Name more shards, or take a smaller batch.",
-        )
+        raise _too_few(config)
     return pairs
+
+
+def _too_few(config: TrainConfig, which: str = "") -> TrainingError:
+    return TrainingError(
+        f"fewer pairs {which} than a batch of {config.batch_size // config.accumulate}".replace("  ", " "),
+        where="held_out",
+        mend="Name more shards, or take a smaller batch.",
+    )
 
 
 def _check_size(found: int, config: TrainConfig) -> None:
@@ -116,15 +122,25 @@ def _check_size(found: int, config: TrainConfig) -> None:
             where="batch_size",
             mend=f"Set batch_size to {max(2, found)} or less, or train on more shards.",
         )
+    if config.data.loaders > found:  # each takes every so many-th pair
+        raise TrainingError(
+            f"{found} pairs an epoch are too few for {config.data.loaders} loader processes",
+            where="data.loaders",
+            mend=f"Set it to {found} or less; one for each core is enough.",
+        )
+
+
+def _per_epoch(found: int, config: TrainConfig) -> int:
+    return max(1, found // config.batch_size)
 
 
 class _Run:
     def __init__(
-        self, config: TrainConfig, task: nn.Module, device: torch.device, rows: slice, per_epoch: int, steps: int
+        self, config: TrainConfig, task: nn.Module, device: torch.device, rows: slice, found: int, steps: int
     ) -> None:
         self.config, self.task, self.device, self.rows = config, task, device, rows
         self.rank, self.size = ranks.world()
-        self.per_epoch, self.steps = per_epoch, steps
+        self.found, self.per_epoch, self.steps = found, _per_epoch(found, config), steps
         self.model: MED = task.model  # type: ignore[assignment]  # every task has one; nn.Module cannot say so
         trained = [p for p in task.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -143,6 +159,8 @@ class _Run:
         self.best = min(((total(row), int(row["step"])) for row in held_log.rows), default=None)
         skipped = Skipped(self.out / ("skipped.csv" if self.rank == 0 else f"skipped-{self.rank}.csv"))
         told = trackers(self.config.track if self.rank == 0 else (), self.out, self.settings, start)
+        if held_out is not None:
+            self._check(held_out)
         batches = self._batches(pairs, start, skipped)
         self.task.train()
         meter = Meter(self.config.batch_size)
@@ -157,7 +175,7 @@ class _Run:
                     on_step(report)
             if (step + 1) % self.config.checkpoint_every == 0 or step + 1 == self.steps:
                 if held_out is not None:
-                    self._measure(held_out, step + 1, held_log, told)
+                    self._measure(held_out, step + 1, held_log, told, skipped)
                 self._save(step + 1)
         for tracker in told:
             tracker.close()
@@ -252,20 +270,24 @@ class _Run:
         for tracker in told:
             tracker.write(report.step, {f"train/{name}": value for name, value in numbers.items()})
 
+    def _check(self, held_out: Pairs) -> None:
+        if next(plain_batches(held_out, self.model.tokenizer, self._shape(), limit=1), None) is None:
+            raise _too_few(self.config, "that can be decoded")
+
     @torch.no_grad()
-    def _measure(self, held_out: Pairs, step: int, log: Log, told: list[Tracker]) -> None:
+    def _measure(self, held_out: Pairs, step: int, log: Log, told: list[Tracker], skipped: Skipped) -> None:
         """The losses on held-out pairs, which leave queue, twin and generators as they were; the best model is kept."""
-        states = torch.get_rng_state()
-        torch.manual_seed(self.config.seed)
         self.task.eval()
         sums: dict[str, float] = {}
         made = 0
-        for raw in plain_batches(held_out, self.model.tokenizer, self._shape(), limit=self.config.held_out_batches):
-            made += 1
-            for name, loss in self.task(raw.to(self.device), alpha=0.0, follow=False, push=False).items():
-                sums[name] = sums.get(name, 0.0) + float(loss)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.config.seed)
+            for raw in plain_batches(held_out, self.model.tokenizer, self._shape(), limit=self.config.held_out_batches):
+                made += 1
+                skipped.add(raw.bad)
+                for name, loss in self.task(raw.to(self.device), alpha=0.0, follow=False, push=False).items():
+                    sums[name] = sums.get(name, 0.0) + float(loss)
         self.task.train()
-        torch.set_rng_state(states)
         losses = means({name: value / made for name, value in sums.items()}, self.device)
         log.write(step, losses)
         for tracker in told:
@@ -282,7 +304,13 @@ class _Run:
             self.out.mkdir(parents=True, exist_ok=True)
             return 0
         start, self.places = checkpoint.restore(
-            found, self.task, self.optimizer, config=self.settings, steps=self.steps, device=self.device
+            found,
+            self.task,
+            self.optimizer,
+            config=self.settings,
+            steps=self.steps,
+            pairs=self.found,
+            device=self.device,
         )
         return start
 
@@ -315,6 +343,7 @@ class _Run:
                 step=step,
                 config=self.settings,
                 places=self.places,
+                pairs=self.found,
                 keep=self.config.keep,
             )
         wait()

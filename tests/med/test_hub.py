@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from huggingface_hub import constants
@@ -43,6 +44,22 @@ def test_a_url_is_downloaded_once_under_its_name(served, tmp_path):
     assert file.read_bytes() == b"weights" * 1000
     (root / "model_base.pth").unlink()
     assert hub.obtain(f"{address}/model_base.pth", tmp_path / "cache") == file
+
+
+def test_several_processes_may_download_one_file_at_once(served, tmp_path, monkeypatch):
+    """Those of a group do: the first that had it took the others' file away."""
+    together, fetch = threading.Barrier(3), hub.http_get
+
+    def get(url, out):
+        together.wait(10)
+        fetch(url, out)
+        together.wait(10)
+
+    monkeypatch.setattr(hub, "http_get", get)
+    with ThreadPoolExecutor(3) as pool:
+        files = list(pool.map(lambda _: hub.obtain(f"{served[0]}/model_base.pth", tmp_path / "cache"), range(3)))
+    assert {file.read_bytes() for file in files} == {b"weights" * 1000}
+    assert [file.name for file in files[0].parent.iterdir()] == ["model_base.pth"]
 
 
 def test_a_url_that_fails_leaves_nothing(served, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from capfilt.cli.main import call
 from capfilt.errors import RecipeError
 from capfilt.paper import page
 from capfilt.paper.config import Arm, SplitConfig, load_scale, load_table, tables
+from capfilt.paper.experiment import _content
 from capfilt.paper.material import cut
 from capfilt.paper.run import run_table, summary
 from capfilt.shards.read import samples
@@ -203,6 +205,25 @@ def test_every_arm_of_mini_trains_as_many_steps() -> None:
     assert scale.pretrain.steps
     unequal = {(t, key) for t in tables() for key, arm in load_table(t).arms.items() if arm.steps != 1.0}
     assert unequal == {("e", "longer"), ("e", "capfilt")}
+
+
+def test_arms_are_pretrained_by_steps() -> None:
+    scale = load_scale("mini")
+    with pytest.raises(RecipeError, match="equal steps"):
+        replace(scale, pretrain=replace(scale.pretrain, steps=None))
+
+
+def test_other_corpora_are_other_material(tmp_path: Path) -> None:
+    """What was made from some must not be taken for what others would make."""
+    (tmp_path / "vocab.txt").write_text("cat\ndog\n")
+    (tmp_path / "human-train-00000.tar").write_bytes(b"1")
+    seen = [_content(tmp_path)]
+    for name in ("vocab.txt", "human-train-00000.tar", "words.safetensors"):
+        (tmp_path / name).write_bytes(b"2")
+        seen.append(_content(tmp_path))
+    (tmp_path / "sheet.html").write_bytes(b"of no matter")
+    assert len(set(seen)) == 4
+    assert _content(tmp_path) == seen[-1]
 
 
 def test_spread_and_direction() -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import zlib
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -218,3 +219,78 @@ def test_a_filter_learns_that_boilerplate_matches_no_picture(
         pictures = [Image.open(io.BytesIO(shape_picture("red", "circle", random.Random(i)))) for i in range(4)]
         scores.append([score[0].itm for score in judge.score(pictures, [["white on white"]] * 4)])
     assert max(scores[1]) < 0.75 * min(scores[0])
+
+
+def chunked(kind: bytes, data: bytes) -> bytes:
+    """A PNG of a red circle with one more chunk, whose checksum is right."""
+    out = io.BytesIO()
+    Image.open(io.BytesIO(shape_picture("red", "circle", random.Random(0)))).convert("RGB").save(out, "PNG")
+    whole = out.getvalue()
+    chunk = len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+    return whole[:-12] + chunk + whole[-12:]
+
+
+def shard_of(file: Path, images: list[bytes]) -> str:
+    caption = {"text": "a red circle", "origin": "human", "itm": None, "itc": None, "kept": True}
+    samples = [Sample(f"{i:03d}", image, [caption], {}) for i, image in enumerate(images)]
+    with file.open("wb") as out:
+        write_tar(out, samples)  # type: ignore[arg-type]
+    return str(file)
+
+
+def test_whatever_a_parser_raises_on_a_picture_costs_that_picture(tiny_architecture: Path, tmp_path: Path) -> None:
+    """Of an empty colour profile it is an IndexError, and the run stopped at the same picture again and again."""
+    good = shape_picture("red", "circle", random.Random(1))
+    bad = chunked(b"iCCP", b"")
+    with pytest.raises(IndexError):
+        Image.open(io.BytesIO(bad)).convert("RGB")
+    shard = shard_of(tmp_path / "s-00000.tar", [good, bad, *[good] * 6])
+    result = train(config(tiny_architecture, shard, tmp_path / "run", batch_size=4, steps=4))
+    assert result.skipped == 1
+    assert "#001" in (tmp_path / "run" / "skipped.csv").read_text()
+
+
+def test_held_out_pictures_that_cannot_be_decoded_are_told_and_too_few_stop_the_run_at_its_start(
+    tiny_architecture: Path, damaged: str, shape_shard: Path, tmp_path: Path
+) -> None:
+    """Of nothing measured the sum is 0, which no later model beats."""
+    good = shape_picture("red", "circle", random.Random(1))
+    few = shard_of(tmp_path / "few-00000.tar", [good[:60], *[good] * 15])
+    run = config(tiny_architecture, str(shape_shard), tmp_path / "run")
+    with pytest.raises(TrainingError, match="fewer pairs that can be decoded than a batch of 16"):
+        train(replace(run, held_out=(few,)))
+    assert not (tmp_path / "run" / "best").exists()
+    result = train(replace(run, out=str(tmp_path / "more"), held_out=(damaged,)))
+    assert (result.skipped, result.best_step is None) == (2, False)
+    assert f"{damaged}#023" in (tmp_path / "more" / "skipped.csv").read_text()
+
+
+def test_a_run_does_not_go_on_with_another_number_of_pairs(tiny_architecture: Path, tmp_path: Path) -> None:
+    """A shard that cannot be read just now would end it early, with another decay."""
+    good = shape_picture("red", "circle", random.Random(1))
+    shards = [shard_of(tmp_path / f"s-0000{i}.tar", [good] * 16) for i in range(2)]
+    run = config(tiny_architecture, shards[0], tmp_path / "run", steps=2)
+    both = replace(run, data=replace(run.data, shards=(str(tmp_path / "s-*.tar"),)))
+    train(both)
+    whole = Path(shards[1]).read_bytes()
+    Path(shards[1]).write_bytes(whole[:600])
+    with pytest.raises(TrainingError, match="held 32 pairs an epoch when the run began, and hold 16 now"):
+        train(replace(both, steps=4))
+    Path(shards[1]).write_bytes(whole)
+    assert train(replace(both, steps=4)).steps == 4
+
+
+def test_texts_are_cut_to_the_models_positions_and_loaders_have_pairs(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    caption = {"text": "a red circle on white " * 20, "origin": "human", "itm": None, "itc": None, "kept": True}
+    pictures = [shape_picture("red", "circle", random.Random(i)) for i in (0, 1)]
+    with (tmp_path / "long-00000.tar").open("wb") as out:
+        write_tar(out, [Sample(str(i), picture, [caption], {}) for i, picture in enumerate(pictures)])  # type: ignore[list-item]
+    run = config(tiny_architecture, str(tmp_path / "long-00000.tar"), tmp_path / "run", batch_size=2, steps=1)
+    assert train(replace(run, data=replace(run.data, max_tokens=100))).steps == 1
+    picture = Image.new("RGB", (32, 32), "red")
+    ((score,),) = MEDFilter(MED.load(tmp_path / "run" / "model")).score([picture], [["a red circle on white " * 20]])
+    assert 0 <= score.itm <= 1
+    with pytest.raises(TrainingError, match="2 pairs an epoch are too few for 3 loader processes"):
+        train(replace(run, out=str(tmp_path / "other"), data=replace(run.data, loaders=3)))
