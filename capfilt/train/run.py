@@ -146,7 +146,10 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             trained, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=True
         )
-        self.wrapped = _shared(task, config) if self.size > 1 else task
+        # Finetuning a part of a whole model leaves the other's weights without gradient, which the wrapper must be told;
+        # where there are none, it would look for them in each step, and warn.
+        unused = config.task not in ("pretrain", self.model.config.holds)
+        self.wrapped = _shared(task, finds_unused=unused) if self.size > 1 else task
         self.out = Path(config.out)
         self.settings = {k: v for k, v in _jsonable(asdict(config)).items() if k not in FREE}
         self.places: dict[int, Place] = {}
@@ -349,12 +352,13 @@ class _Run:
         wait()
 
 
-def _shared(task: nn.Module, config: TrainConfig) -> nn.Module:
+def _shared(task: nn.Module, *, finds_unused: bool) -> nn.Module:
+    # Of 1 x 1 convolutions, whose last two strides mean nothing.
+    warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
     with warnings.catch_warnings():
         # Newer versions have another name for broadcast_buffers, which older ones do not know.
         warnings.simplefilter("ignore", FutureWarning)
-        # Finetuning leaves heads or a direction without gradient, which the wrapper must be told.
-        return DistributedDataParallel(task, find_unused_parameters=config.task != "pretrain", broadcast_buffers=False)
+        return DistributedDataParallel(task, find_unused_parameters=finds_unused, broadcast_buffers=False)
 
 
 _TAME = (

@@ -132,6 +132,37 @@ def test_torchrun_starts_the_command_line_in_every_process(still: Path, shape_sh
     assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("holds", [pytest.param("captioner", marks=pytest.mark.slow), "filter"])
+def test_what_is_shipped_is_finetuned_by_two_processes_without_a_word_of_torch(
+    holds: Task, shape_shard: Path, tmp_path: Path
+) -> None:
+    """One half of a MED with a free EfficientNet: torch warned of weights without gradient, where each had one, and of
+    the strides of its convolutions."""
+    sets = [
+        "steps=2",
+        "batch_size=8",
+        "log_every=1",
+        "device=cpu",
+        "precision=float32",
+        "track=[]",
+        "data.origins=[human]",
+        f"init=med-mini/{holds}",
+    ]
+    args = [arg for one in sets for arg in ("--set", one)]
+    command = [SCRIPT, "--standalone", f"--nproc-per-node={WORKERS}", "--no-python", SCRIPT.with_name("capfilt")]
+    done = subprocess.run(
+        [*command, "finetune", holds, shape_shard, tmp_path / "out", *args],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "arning" not in done.stderr
+    assert len(curve(tmp_path / "out")) == 2
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows_of(6) == slice(0, 6)
     monkeypatch.setattr("capfilt.med.ranks.world", lambda: (1, 3))
