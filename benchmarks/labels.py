@@ -38,6 +38,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "labels.json"
 PAGE = ROOT / "docs" / "results.md"
 SHEET = ROOT / "docs" / "results-labels.webp"
 LABELS = model_folder(NAME) / "labels.csv"
+SECOND = model_folder(NAME) / "labels-second.csv"
+"""Of a second judge, who knew neither the first one's labels nor any score."""
 CLIP_ART = HELD_OUT["clip art never seen"]
 AT = (0.1, 0.3, 0.5, 0.7)
 """Thresholds on the page."""
@@ -45,7 +47,9 @@ DRAWN, WORST = 12, 3
 """Pairs of each set on the sheet: drawn by a fixed seed; and the worst of its right and of its wrong texts."""
 
 
-def measure(shards: Path, *, labels: Path = LABELS, judge: Path | None = None, device: str = "cpu") -> dict[str, Any]:
+def measure(
+    shards: Path, *, labels: Path = LABELS, second: Path = SECOND, judge: Path | None = None, device: str = "cpu"
+) -> dict[str, Any]:
     """The figures, and under ``judgements`` the pairs with their scores."""
     folder = judge or model_folder(f"{NAME}/filter")
     items = list(read([str(shards / CLIP_ART)]))
@@ -58,7 +62,43 @@ def measure(shards: Path, *, labels: Path = LABELS, judge: Path | None = None, d
         "judgements": told["judgements"],
         **told["labels"],
         "boilerplate": beside_list(shards, items, folder, labels, device),
+        "second": beside_second(items, folder, labels, second, device),
     }
+
+
+def beside_second(items: Sequence[Referenced], judge: Path, first: Path, second: Path, device: str) -> dict[str, Any]:
+    """The figures by a second judge's labels and by those on which both agree, and how often they do."""
+    verdicts = {(row["set"], row["id"]): row["label"] for row in rows_of(second)}
+    rows = [{**row, "again": verdicts[row["set"], row["id"]]} for row in rows_of(first)]
+    agreed = [row for row in rows if row["label"] == row["again"]]
+    figures = [by_labels(items, judge, some, device) for some in (rows_of(second), rows, agreed)]
+    told: dict[str, Any] = {"labels": hashlib.sha256(second.read_bytes()).hexdigest(), "sets": {}}
+    for name, own in figures[0].items():
+        told["sets"][name] = {
+            **{key: own[key] for key in ("right", "wrong", "unsure", "auc_itm")},
+            "agreement": figures[1][name]["agreement"],
+            "both": {key: figures[2][name][key] for key in ("right", "wrong", "auc_itm")},
+        }
+    return told
+
+
+def rows_of(labels: Path) -> list[dict[str, str]]:
+    with labels.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def by_labels(
+    items: Sequence[Referenced], judge: Path, rows: Sequence[Mapping[str, str]], device: str
+) -> dict[str, Any]:
+    """Each set's figures by these labels."""
+    with tempfile.NamedTemporaryFile("w", suffix=".csv", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        out.flush()
+        found = evaluate(judge, items, Asked(measures=("labels",), labels=out.name, device=device))
+    sets: dict[str, Any] = found["labels"]["sets"]
+    return sets
 
 
 def beside_list(
@@ -70,15 +110,8 @@ def beside_list(
     if not listed.exists():
         return None
     known = {clean(line) for line in listed.read_text(encoding="utf-8").splitlines()}
-    with labels.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["set"] == "titles"]
+    rows = [row for row in rows_of(labels) if row["set"] == "titles"]
     others = [row for row in rows if clean(row["text"]) not in known]
-    with tempfile.NamedTemporaryFile("w", suffix=".csv", encoding="utf-8", newline="") as out:
-        writer = csv.DictWriter(out, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(others)
-        out.flush()
-        found = evaluate(judge, items, Asked(measures=("labels",), labels=out.name, device=device))
     share = {
         label: statistics.mean(clean(row["text"]) in known for row in rows if row["label"] == label)
         for label in ("right", "wrong")
@@ -87,7 +120,7 @@ def beside_list(
     return {
         "listed": share,
         "auc": (1 + share["wrong"] - share["right"]) / 2,
-        "titles": found["labels"]["sets"]["titles"],
+        "titles": by_labels(items, judge, others, device)["titles"],
     }
 
 
@@ -133,12 +166,38 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
         for name, own in sets.items()
         if own["agreement"]
     ]
+    other = [
+        [
+            name,
+            *(own[key] for key in ("right", "wrong", "unsure")),
+            f"{100 * own['agreement']['same']:.0f}%",
+            _kappa(own["agreement"]),
+            _number(own["auc_itm"]),
+            own["both"]["right"] + own["both"]["wrong"],
+            _number(own["both"]["auc_itm"]),
+        ]
+        for name, own in results["second"]["sets"].items()
+    ]
     head = ["set", "right", "wrong", "unsure", "different right", "different wrong", "AUC by ITM", "AUC by ITC"]
     return {
         "labels": _table([*head, "AUC by ITM, each text once"], figures),
         "labels by threshold": _table(["set", "P(match) from", "precision", "recall", "wrong kept"], kept),
         "labels by kind": _table(["set", "the wrong text names", "wrong", "AUC by ITM"], kinds),
         "labels twice": _table(["set", "judged twice", "the same label", "kappa"], twice),
+        "second labels": _table(
+            [
+                "set",
+                "right",
+                "wrong",
+                "unsure",
+                "as the first judge",
+                "kappa",
+                "AUC by ITM",
+                "agreed",
+                "AUC by ITM, agreed",
+            ],
+            other,
+        ),
     }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from sklearn.metrics import cohen_kappa_score
 
 from capfilt.evaluate.labels import read_labels
 from capfilt.shards.read import samples
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 RESULTS = json.loads((ROOT / "benchmarks" / "results" / "labels.json").read_text(encoding="utf-8"))
 FILE = ROOT / "models" / "med-mini" / "labels.csv"
+SECOND = FILE.with_name("labels-second.csv")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,22 @@ def test_what_the_page_says_in_words_is_so() -> None:
     assert f"gets up to {max(row['itm'] for row in RESULTS['worst'] if row['set'] == 'titles'):.2f}" in PAGE
 
 
+def test_the_second_judge_labelled_the_same_pairs_and_its_figures_are_of_its_labels() -> None:
+    first, second = ({(one.set, one.id): one for one in read_labels(str(file))} for file in (FILE, SECOND))
+    assert {place: one.text for place, one in first.items()} == {place: one.text for place, one in second.items()}
+    told = RESULTS["second"]
+    assert told["labels"] == hashlib.sha256(SECOND.read_bytes()).hexdigest()
+    for name, own in told["sets"].items():
+        pairs = [(one.label, second[place].label) for place, one in first.items() if one.set == name]
+        assert Counter(label for _, label in pairs) == {
+            verdict: own[verdict] for verdict in ("right", "wrong", "unsure")
+        }
+        assert own["agreement"]["pairs"] == len(pairs)
+        assert own["agreement"]["kappa"] == pytest.approx(cohen_kappa_score(*zip(*pairs, strict=True)))
+        agreed = Counter(label for label, other in pairs if label == other)
+        assert (agreed["right"], agreed["wrong"]) == (own["both"]["right"], own["both"]["wrong"])
+
+
 def test_what_the_page_says_of_the_list_is_so() -> None:
     titles, beside = RESULTS["sets"]["titles"], RESULTS["boilerplate"]
     others = beside["titles"]
@@ -113,10 +131,11 @@ def test_the_script_measures_judged_pictures_with_the_shipped_filter(
     lines += [f"{some[0].meta['id']},a red lorry,right,captions,,"]
     labels = tmp_path / "labels.csv"
     labels.write_text("\n".join(["id,text,label,set,kind,again", *lines]) + "\n", encoding="utf-8")
-    told = script.measure(tmp_path, labels=labels)
+    told = script.measure(tmp_path, labels=labels, second=labels)
     rows = told.pop("judgements")
     assert told.keys() == RESULTS.keys() - {"worst"}
     assert told["sets"]["captions"]["auc_itm"] is not None
+    assert told["second"]["sets"]["titles"]["agreement"]["same"] == 1
     assert script.tables(told)["labels"].count("\n") == 4
     pictures = {item.id: item for item in script.read([str(tmp_path / script.CLIP_ART)])}
     script.sheet(rows, pictures, tmp_path / "sheet.webp")

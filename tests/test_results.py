@@ -6,10 +6,12 @@ import importlib.util
 import json
 import re
 import shutil
+import statistics
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from capfilt.catalog import model_folder
 from capfilt.embedded import HELD_OUT
@@ -67,6 +69,38 @@ def test_the_script_measures_a_few_pictures(
     assert script.filled(PAGE, whole).count("| shapes |") == 4
     script.plot(whole, tmp_path / "plot.webp")
     assert (tmp_path / "plot.webp").read_bytes()[8:12] == b"WEBP"
+
+
+def test_what_longer_training_did_is_as_measured() -> None:
+    longer, found = loaded("longer"), json.loads((ROOT / "benchmarks" / "results" / "longer.json").read_text())
+    assert longer.filled(PAGE, found) == PAGE
+    changed = json.loads(json.dumps(found))
+    changed["filters"]["longer, 160 px"]["concepts seen, style never seen"]["shuffles"] = [0.5, 0.6]
+    assert longer.filled(PAGE, changed) != PAGE
+    losses = found["losses"]
+    assert f"{losses['begin']['itm']:.2f} to {losses['end']['itm']:.2f}" in PAGE.replace("\n", " ")
+    shipped, more, mean = found["filters"].values()
+    limits = json.loads((ROOT / "benchmarks" / "results" / "limits.json").read_text())
+    name = "concepts never seen, styles seen"
+    assert shipped[name]["shuffles"] == pytest.approx(limits["names"]["shuffles"], abs=1e-4)
+    new = [statistics.mean(told[name]["shuffles"]) for told in (shipped, more, mean)]
+    assert abs(new[1] - new[0]) < 0.002
+    assert f"weights has {new[2]:.3f} there" in PAGE
+    assert max(*more[name]["shuffles"], *mean[name]["shuffles"]) < 0.95
+    for other in HELD_OUT.keys() & shipped.keys() - {name}:
+        assert statistics.mean(more[other]["shuffles"]) > statistics.mean(shipped[other]["shuffles"])
+
+
+def test_models_of_two_sizes_have_a_mean() -> None:
+    longer = loaded("longer")
+    one = longer.MED.load(model_folder("med-mini/filter"))
+    other = one.resized(160)
+    with torch.no_grad():
+        other.itm_head.weight.mul_(3)
+    mean = longer.mean(one, other)
+    torch.testing.assert_close(mean.itm_head.weight, 2 * one.itm_head.weight)
+    torch.testing.assert_close(mean.vision.pos_embed, other.vision.pos_embed)
+    assert mean.config.vision.image_size == 160
 
 
 def test_what_limits_the_filter_is_as_measured_and_of_the_same_pairs() -> None:

@@ -146,8 +146,8 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             trained, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=True
         )
-        # Finetuning a part of a whole model leaves the other's weights without gradient, which the wrapper must be told;
-        # where there are none, it would look for them in each step, and warn.
+        # Finetuning a part of a whole model leaves the other's weights without gradient, which the wrapper must be
+        # told; where there are none, it would look for them in each step, and warn.
         unused = config.task not in ("pretrain", self.model.config.holds)
         self.wrapped = _shared(task, finds_unused=unused) if self.size > 1 else task
         self.out = Path(config.out)
