@@ -159,7 +159,7 @@ class BatchStream(IterableDataset[Raw | CapfiltError]):
         Raises:
             DataError: ``data.strict``.
         """
-        reason = f"the picture cannot be decoded: {error or type(error).__name__}"
+        reason = f"the picture cannot be decoded: {str(error) or type(error).__name__}"
         if self.pairs.config.strict:
             mend = "Run `capfilt verify` on the data set, or train without --strict."
             raise DataError(reason, where=pair.name, mend=mend) from error

@@ -107,9 +107,9 @@ def _held_out(config: TrainConfig, data: DataConfig) -> Pairs | None:
     return pairs
 
 
-def _too_few(config: TrainConfig, which: str = "") -> TrainingError:
+def _too_few(config: TrainConfig, what: str = "pairs") -> TrainingError:
     return TrainingError(
-        f"fewer pairs {which} than a batch of {config.batch_size // config.accumulate}".replace("  ", " "),
+        f"fewer {what} than a batch of {config.batch_size // config.accumulate}",
         where="held_out",
         mend="Name more shards, or take a smaller batch.",
     )
@@ -275,7 +275,7 @@ class _Run:
 
     def _check(self, held_out: Pairs) -> None:
         if next(plain_batches(held_out, self.model.tokenizer, self._shape(), limit=1), None) is None:
-            raise _too_few(self.config, "that can be decoded")
+            raise _too_few(self.config, "pairs that can be decoded")
 
     @torch.no_grad()
     def _measure(self, held_out: Pairs, step: int, log: Log, told: list[Tracker], skipped: Skipped) -> None:

@@ -114,12 +114,13 @@ def test_processes_that_read_different_shards_stop_at_once(still: Path, shape_sh
     assert not (tmp_path / "run").exists()
 
 
-def test_torchrun_starts_the_command_line_in_every_process(still: Path, shape_shard: Path, tmp_path: Path) -> None:
-    sets = ["steps=2", "batch_size=8", "log_every=1", f"model={still}", "device=cpu", "precision=float32"]
-    args = [arg for one in sets for arg in ("--set", one)]
-    command = [SCRIPT, "--standalone", f"--nproc-per-node={WORKERS}", "--no-python", SCRIPT.with_name("capfilt")]
+def by_torchrun(*command: str | Path, sets: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """The command line in two processes, for two steps."""
+    every = ("steps=2", "batch_size=8", "log_every=1", "device=cpu", "precision=float32", *sets)
+    args = [arg for one in every for arg in ("--set", one)]
+    start = [SCRIPT, "--standalone", f"--nproc-per-node={WORKERS}", "--no-python", SCRIPT.with_name("capfilt")]
     done = subprocess.run(
-        [*command, "pretrain", shape_shard, tmp_path / "out", *args],
+        [*start, *command, *args],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -127,6 +128,11 @@ def test_torchrun_starts_the_command_line_in_every_process(still: Path, shape_sh
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_torchrun_starts_the_command_line_in_every_process(still: Path, shape_shard: Path, tmp_path: Path) -> None:
+    done = by_torchrun("pretrain", shape_shard, tmp_path / "out", sets=(f"model={still}",))
     assert len(curve(tmp_path / "out")) == 2
     assert done.stdout.count("model  ") == 1
     assert (tmp_path / "out" / "model" / "model.safetensors").is_file()
@@ -138,27 +144,8 @@ def test_what_is_shipped_is_finetuned_by_two_processes_without_a_word_of_torch(
 ) -> None:
     """One half of a MED with a free EfficientNet: torch warned of weights without gradient, where each had one, and of
     the strides of its convolutions."""
-    sets = [
-        "steps=2",
-        "batch_size=8",
-        "log_every=1",
-        "device=cpu",
-        "precision=float32",
-        "track=[]",
-        "data.origins=[human]",
-        f"init=med-mini/{holds}",
-    ]
-    args = [arg for one in sets for arg in ("--set", one)]
-    command = [SCRIPT, "--standalone", f"--nproc-per-node={WORKERS}", "--no-python", SCRIPT.with_name("capfilt")]
-    done = subprocess.run(
-        [*command, "finetune", holds, shape_shard, tmp_path / "out", *args],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    own = ("track=[]", "data.origins=[human]", f"init=med-mini/{holds}")
+    done = by_torchrun("finetune", holds, shape_shard, tmp_path / "out", sets=own)
     assert "arning" not in done.stderr
     assert len(curve(tmp_path / "out")) == 2
 
