@@ -34,7 +34,6 @@ from capfilt.corpora.sides import chance
 from capfilt.embedded import FREE, HELD_OUT, NAME, fit_vocabulary, start
 from capfilt.evaluate.filtering import auc
 from capfilt.evaluate.references import read
-from capfilt.catalog import model_folder
 from capfilt.inputs import expand
 from capfilt.med.filter import MEDFilter
 from capfilt.recipe import load_config
@@ -127,7 +126,8 @@ def measure(shards: Path, runs: Path) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, arm in ARMS.items():
         run = runs / slug(name)
-        seen = {side: [concept for concept, _ in samples([str(file)])] for side in ("human", "icons") if (file := run / f"{side}.tar").exists()}
+        sides = {side: run / f"{side}.tar" for side in ("human", *(["icons"] if arm.icons else []))}
+        seen = {side: [concept for concept, _ in samples([str(file)])] for side, file in sides.items()}
         found = told[name] = {
             "steps": arm.steps,
             "concepts": {side: len(set(each)) for side, each in seen.items()},
@@ -152,6 +152,24 @@ def losses(log: Path) -> dict[str, float]:
     return {name: statistics.mean(row[name] for row in end) for name in ("itc", "itm")}
 
 
+def table(found: Mapping[str, Any]) -> str:
+    """Means of the shuffles, and their ends."""
+    lines = [f"| trained on | concepts of emoji | of icons | ITM's loss at the end | {' | '.join(SETS)} |"]
+    lines += [f"|---|---|---|---|{'---|' * len(SETS)}"]
+    for name, told in found.items():
+        each = [told["sets"][held_out]["shuffles"] for held_out in SETS]
+        said = " | ".join(f"{statistics.mean(aucs):.3f} ({min(aucs):.3f} to {max(aucs):.3f})" for aucs in each)
+        emoji, icons = (f"{told['concepts'].get(side, 0):,}" for side in ("human", "icons"))
+        lines.append(f"| {name} | {emoji} | {icons} | {told['losses']['itm']:.2f} | {said} |")
+    return "\n".join(lines)
+
+
+def filled(page: str, found: Mapping[str, Any]) -> str:
+    """The page with the table between its marks."""
+    marks = re.compile(r"(<!-- concepts, from benchmarks/results/concepts\.json -->\n).*?(<!-- end -->)", re.DOTALL)
+    return marks.sub(lambda mark: f"{mark[1]}{table(found)}\n{mark[2]}", page)
+
+
 def slug(name: str) -> str:
     return re.sub(r"\W+", "-", name)
 
@@ -167,7 +185,7 @@ def _beside(name: str) -> ModuleType:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arms", nargs="*", choices=[*ARMS, []], help="all, if none is named")
+    parser.add_argument("arms", nargs="*", metavar="ARM", help=f"of: {'; '.join(ARMS)}. All, if none is named")
     parser.add_argument("--shards", type=Path)
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--measure", action="store_true")
@@ -181,6 +199,8 @@ def main() -> None:
         parser.error("--shards and --runs are needed")
     elif options.measure:
         RESULTS.write_text(json.dumps(measure(options.shards, options.runs), indent=1) + "\n", encoding="utf-8")
+    elif unknown := set(options.arms) - ARMS.keys():
+        parser.error(f"no such arm: {', '.join(sorted(unknown))}")
     else:
         for name in options.arms or ARMS:
             go(name, options.shards, options.runs)
