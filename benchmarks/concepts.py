@@ -84,9 +84,9 @@ def go(name: str, shards: Path, runs: Path) -> None:
     if arm.icons:
         mix = [MixConfig(shards=emoji, weight=2.0), MixConfig(shards=(some(shards, "icons", arm.icons, run),))]
     recipe = load_config(TrainConfig, f"{NAME}/{FREE}")
-    own = {"init": str(init), "steps": arm.steps, "out": str(run)}
     data, optim = replace(recipe.data, mix=tuple(mix)), replace(recipe.optim, lr=arm.lr)
-    train(replace(recipe, data=data, optim=optim, **own), lambda at: print(name, at.step, at.losses, flush=True))
+    config = replace(recipe, init=str(init), steps=arm.steps, out=str(run), data=data, optim=optim)
+    train(config, lambda at: print(name, at.step, at.losses, flush=True))
 
 
 def begin(shards: Path, architecture: Path, target: Path) -> None:
@@ -128,12 +128,13 @@ def measure(shards: Path, runs: Path) -> dict[str, Any]:
         run = runs / slug(name)
         sides = {side: run / f"{side}.tar" for side in ("human", *(["icons"] if arm.icons else []))}
         seen = {side: [concept for concept, _ in samples([str(file)])] for side, file in sides.items()}
-        found = told[name] = {
+        sets: dict[str, Any] = {}
+        told[name] = {
             "steps": arm.steps,
             "concepts": {side: len(set(each)) for side, each in seen.items()},
             "pictures": {side: len(each) for side, each in seen.items()},
             "losses": losses(run / "log.csv"),
-            "sets": (sets := {}),
+            "sets": sets,
         }
         model = MEDFilter.load(run / "model", dtype=torch.float32)
         for held_out in SETS:

@@ -7,7 +7,6 @@ is another room's.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,22 +14,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from capfilt.catalog import MODEL_FILE, model_folder
-from capfilt.errors import DestinationError, ModelError, RecipeError, meant
+from capfilt.catalog import absolute
+from capfilt.errors import DestinationError, RecipeError, meant
 from capfilt.flow.config import RunConfig
 from capfilt.flow.local import run_local
 from capfilt.flow.pace import Pace
 from capfilt.flow.part import Finished
 from capfilt.flow.plan import Plan, describe, plan, todo
 from capfilt.inputs import found_in
-from capfilt.med.config import MEDConfig
+from capfilt.med.digests import digests
 from capfilt.recipe import Recipe, load, resolved
 from capfilt.records import Tally
 from capfilt.report.page import write_report
 from capfilt.shards.card import write_cards
-from capfilt.shards.claim import record_changes, recorded_changes, refuse_strangers
+from capfilt.shards.claim import (
+    MODELS,
+    changed_models,
+    claim_models,
+    record_changes,
+    recorded_changes,
+    refuse_strangers,
+)
 from capfilt.shards.commit import PartMarker, claim, committed, remove_strangers, write_manifest
 from capfilt.shards.lease import Lease, leased
 from capfilt.sources.base import Source, SourceConfig
@@ -43,7 +47,6 @@ from capfilt.stages.retry import RETRIED, HoldRows
 from capfilt.stages.sink import WriteShards
 from capfilt.storage import Store
 
-_MODELS = "models.json"
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What Linux shows of GPUs: NVIDIA's, AMD's, and those of Windows around it."""
 
@@ -320,12 +323,7 @@ def _claim(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any], 
 
 def _adopt(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any]) -> None:
     """Makes a destination this run's own, whatever it was begun with, and writes down what changed."""
-    there = store.read_json(_MODELS) if store.exists(_MODELS) else models
-    others = [
-        f"the {role} {models.get(role, {}).get('name')} has other weights"
-        for role in sorted({*there, *models})
-        if there.get(role, {}).get("name") == models.get(role, {}).get("name") and there.get(role) != models.get(role)
-    ]
+    others = changed_models(store, models)
     done = committed(store)
     said: list[str] = []
 
@@ -338,7 +336,7 @@ def _adopt(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any]) 
     claim(store, resolved(recipe), planned.digest, on_changes=record)
     if others and not said:
         record([])
-    store.write_json(_MODELS, models)
+    store.write_json(MODELS, models)
     for at, marker in done.items():
         if not _still(planned, at, marker):
             # Its files are written over, or swept away in the end.
@@ -348,73 +346,3 @@ def _adopt(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any]) 
 def _still(planned: Plan, at: int, marker: PartMarker) -> bool:
     """Whether a part that is done is of this plan."""
     return 0 <= at < len(planned.parts) and planned.parts[at].digest == marker.digest
-
-
-def claim_models(store: Store, models: dict[str, Any], *, dry_run: bool = False) -> None:
-    """Writes ``models.json``, unless ``dry_run``; a later run must bring the same models.
-
-    Raises:
-        DestinationError: a model of the same name has other weights.
-    """
-    if store.exists(_MODELS):
-        there = store.read_json(_MODELS)
-        for role, model in models.items():
-            if there.get(role, {}).get("sha256") != model["sha256"]:
-                raise DestinationError(
-                    f"made with another {role} of the name {model['name']}: its weights have changed since",
-                    where=store.url,
-                    mend="Bring back the model as it was, or choose another folder.",
-                )
-    elif not dry_run:
-        store.write_json(_MODELS, models)
-
-
-def digests(names: Mapping[str, str | None]) -> dict[str, Any]:
-    """By role, each model's name and the digest of what decides its answers; a role without a name is left out.
-
-    Raises:
-        ModelError: unknown, without weights, or with a damaged file.
-    """
-    return {role: {"name": name, "sha256": _digest(model_folder(name))} for role, name in names.items() if name}
-
-
-def _digest(folder: Path) -> str:
-    med = (folder / MODEL_FILE).is_file()
-    if med:
-        MEDConfig.load(folder)
-    weights = [folder / "model.safetensors"] if med else sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise ModelError(
-            "no model.yaml and no safetensors there",
-            where=str(folder),
-            mend="Name a model of `capfilt models`, or a folder that transformers saved.",
-        )
-    for file in weights:
-        _check_weights(file)
-    # Of a folder that transformers saved, whatever lies in it may decide: templates, merges, generation settings.
-    files = [folder / MODEL_FILE, folder / "vocab.txt", *weights] if med else sorted(folder.iterdir())
-    digest = hashlib.sha256()
-    for file in files:
-        if file.is_file():
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _check_weights(weights: Path) -> None:
-    try:
-        # Reads the header and checks that the file is as long as it says.
-        with safe_open(weights, framework="numpy"):
-            pass
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"its weights cannot be read: {error}",
-            where=str(weights),
-            mend="Train it, name another model, or copy its folder again, whole.",
-        ) from error
-
-
-def absolute(model: str | None) -> str | None:
-    """A folder's absolute path, since workers stand elsewhere; a name of the catalogue as it is."""
-    path = Path(model or "").expanduser()
-    return str(path.resolve()) if model and path.is_dir() else model

@@ -30,6 +30,12 @@ def model_folder(name_or_path: str) -> Path:
     raise ModelError("no model of this name and no such folder", where=name_or_path, mend=_mend(name_or_path, models()))
 
 
+def absolute(model: str | None) -> str | None:
+    """A folder's absolute path, since workers stand elsewhere; a name of the catalogue as it is."""
+    path = Path(model or "").expanduser()
+    return str(path.resolve()) if model and path.is_dir() else model
+
+
 def recipe_file(name_or_path: str) -> Path:
     """The file of a recipe: an existing path, else ``pipelines/NAME.yaml`` (``.yaml`` may be left out).
 

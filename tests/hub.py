@@ -8,7 +8,9 @@ import json
 import re
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.loopback import Quiet, listening
 
 TOKEN = "hf_" + "q" * 34
 
@@ -24,11 +26,8 @@ class Hub:
         self.lock = threading.Lock()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Quiet, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
 
     @property
     def hub(self) -> Hub:
@@ -174,13 +173,6 @@ def blob(data):
 @contextmanager
 def serving():
     """A hub, and its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.hub, server.url = Hub(), f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with listening(Handler) as server:
+        server.hub, server.url = Hub(), f"http://127.0.0.1:{server.server_port}"
         yield server.hub, server.url
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -1,15 +1,12 @@
 """The main job with a tiny real model: what it writes, how it goes on, and what it refuses before it begins."""
 
 import csv
-import functools
 import hashlib
-import http.server
 import json
 import random
 import shutil
 import subprocess
 import sys
-import threading
 from collections import Counter
 
 import pyarrow as pa
@@ -26,6 +23,7 @@ from capfilt.recipe import load
 from capfilt.shards.read import samples, shards_of
 from capfilt.shards.verify import repair, verify
 from capfilt.storage import Store
+from tests.loopback import serving_folder
 
 LOCAL = RunConfig(runner="local")
 ROWS = 23
@@ -49,23 +47,17 @@ def table(tmp_path_factory):
     """A table of pictures that this machine serves; every sixth is missing, and a row has no address."""
     folder = tmp_path_factory.mktemp("web")
     draw = random.Random(0)
-    handler = functools.partial(Silent, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    rows = [("", "nowhere")]
-    for n in range(ROWS - 1):
-        colour, shape = draw.choice(("red", "green", "blue")), draw.choice(("circle", "square"))
-        if n % 6:
-            picture(folder / f"{n}.png", colour, n)
-        rows.append((f"http://127.0.0.1:{server.server_port}/{n}.png", f"a {colour} {shape} on white"))
     file = tmp_path_factory.mktemp("tables") / "pairs.csv"
-    with file.open("w", newline="") as out:
-        csv.writer(out).writerows([("url", "caption"), *rows])
-    yield file
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving_folder(folder) as address:
+        rows = [("", "nowhere")]
+        for n in range(ROWS - 1):
+            colour, shape = draw.choice(("red", "green", "blue")), draw.choice(("circle", "square"))
+            if n % 6:
+                picture(folder / f"{n}.png", colour, n)
+            rows.append((f"{address}/{n}.png", f"a {colour} {shape} on white"))
+        with file.open("w", newline="") as out:
+            csv.writer(out).writerows([("url", "caption"), *rows])
+        yield file
 
 
 @pytest.fixture
@@ -78,29 +70,18 @@ def moody(tmp_path):
     late = [folder / "1.png", folder / "5.png"]
     for file in late:
         file.rename(file.with_suffix(".late"))
-    handler = functools.partial(Silent, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
     file = tmp_path / "moody.csv"
-    with file.open("w", newline="") as out:
-        rows = [(f"http://127.0.0.1:{server.server_port}/{n}.png", f"a drawing, number {n}") for n in range(7)]
-        csv.writer(out).writerows([("url", "caption"), ("", "nowhere"), *rows])
-    yield file, late
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving_folder(folder) as address:
+        rows = [(f"{address}/{n}.png", f"a drawing, number {n}") for n in range(7)]
+        with file.open("w", newline="") as out:
+            csv.writer(out).writerows([("url", "caption"), ("", "nowhere"), *rows])
+        yield file, late
 
 
 def picture(file, colour, n):
     image = Image.new("RGB", (40 + n, 40), "white")
     ImageDraw.Draw(image).rectangle((5, 5, 20 + n, 30), fill=colour)
     image.save(file)
-
-
-class Silent(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
 
 
 def snapshot(folder, *, times=False):

@@ -9,8 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from capfilt.bootstrap import absolute, claim_models, digests
-from capfilt.catalog import model_folder
+from capfilt.catalog import absolute, model_folder
 from capfilt.errors import DataError, DestinationError, EngineError, ModelError, TrainingError, require_within
 from capfilt.evaluate.filtering import shuffled
 from capfilt.evaluate.references import Referenced, read
@@ -18,12 +17,13 @@ from capfilt.flow.config import RunConfig
 from capfilt.flow.plan import plan
 from capfilt.med.config import MEDConfig
 from capfilt.med.device import device_of
+from capfilt.med.digests import digests
 from capfilt.med.tokenizer import MEDTokenizer
 from capfilt.recipe import resolved, to_json
 from capfilt.report.rounds import render
 from capfilt.rounds.config import ROLES, TRAININGS, RoundsConfig, StartConfig
 from capfilt.rounds.loop import Loop, Told, round_name
-from capfilt.shards.claim import claim
+from capfilt.shards.claim import claim, claim_models
 from capfilt.sources.opening import open_source
 from capfilt.storage import Store
 from capfilt.train.config import TrainConfig

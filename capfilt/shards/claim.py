@@ -1,4 +1,4 @@
-"""Whose folder it is: the recipe and plan that made a destination, and what differs from those at hand.
+"""Whose folder it is: the recipe, plan and models that made a destination, and what differs from those at hand.
 
 Knows JSON values and a store; knows not what the fields of a recipe mean.
 """
@@ -18,6 +18,8 @@ from capfilt.shards.marker import FORMAT_VERSION
 from capfilt.storage import Store
 
 CHANGES = "changes.json"
+MODELS = "models.json"
+"""By role, the name and the digest of each model that makes the destination."""
 _RECIPE_HEAD = "# The resolved recipe of the run that made this folder.{taken}\n"
 _TAKEN = " `capfilt {job} --recipe` takes it as it is."
 
@@ -90,6 +92,35 @@ def record_changes(store: Store, changes: Sequence[str], parts_done: int) -> Non
 def recorded_changes(store: Store) -> list[dict[str, Any]]:
     """What runs did otherwise than those before them, in order; empty if nothing ever changed."""
     return list(store.read_json(CHANGES)) if store.exists(CHANGES) else []
+
+
+def claim_models(store: Store, models: Mapping[str, Any], *, dry_run: bool = False) -> None:
+    """Writes ``models.json``, unless ``dry_run``; a later run must bring the same models.
+
+    Raises:
+        DestinationError: a model of the same name has other weights.
+    """
+    if store.exists(MODELS):
+        there = store.read_json(MODELS)
+        for role, model in models.items():
+            if there.get(role, {}).get("sha256") != model["sha256"]:
+                raise DestinationError(
+                    f"made with another {role} of the name {model['name']}: its weights have changed since",
+                    where=store.url,
+                    mend="Bring back the model as it was, or choose another folder.",
+                )
+    elif not dry_run:
+        store.write_json(MODELS, dict(models))
+
+
+def changed_models(store: Store, models: Mapping[str, Any]) -> list[str]:
+    """In words, the models that had other weights, under the same name, when the destination was begun."""
+    there = store.read_json(MODELS) if store.exists(MODELS) else models
+    return [
+        f"the {role} {models.get(role, {}).get('name')} has other weights"
+        for role in sorted({*there, *models})
+        if there.get(role, {}).get("name") == models.get(role, {}).get("name") and there.get(role) != models.get(role)
+    ]
 
 
 def _write(store: Store, recipe: Mapping[str, Any], plan_digest: str, job: str | None) -> None:

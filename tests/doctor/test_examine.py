@@ -1,8 +1,7 @@
 """What the doctor finds: on this machine, in environments made for it, and of servers on loopback."""
 
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -11,6 +10,7 @@ from capfilt.doctor.examine import examine
 from capfilt.doctor.machine import disks, gpus, memory
 from capfilt.doctor.reach import accounts, destination, hub, models
 from capfilt.doctor.software import packages, ray_cluster
+from tests.loopback import Quiet, serving
 
 
 @pytest.fixture
@@ -22,21 +22,13 @@ def closed_port():
 
 @pytest.fixture
 def website():
-    class Refuses(BaseHTTPRequestHandler):
+    class Refuses(Quiet, BaseHTTPRequestHandler):
         def do_HEAD(self):
             self.send_response(403)
             self.end_headers()
 
-        def log_message(self, *args):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Refuses)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Refuses) as address:
+        yield address
 
 
 def test_each_finding_that_is_not_ok_says_how_to_mend_it(tmp_path):

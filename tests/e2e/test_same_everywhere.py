@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from capfilt import catalog
+from tests.loopback import serving_folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -22,20 +20,10 @@ WAYS = {
 }
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture(scope="module")
 def base():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=catalog.sample()))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving_folder(catalog.sample()) as address:
+        yield f"{address}/"
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +10,7 @@ from huggingface_hub import constants
 
 from capfilt.errors import ModelError
 from capfilt.med import hub
+from tests.loopback import serving_folder
 
 
 @pytest.fixture
@@ -18,19 +18,8 @@ def served(tmp_path):
     root = tmp_path / "served"
     root.mkdir()
     (root / "model_base.pth").write_bytes(b"weights" * 1000)
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(root))
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", root
-    server.shutdown()
-    server.server_close()
+    with serving_folder(root) as address:
+        yield address, root
 
 
 def test_a_path_is_itself(tmp_path):

@@ -20,6 +20,7 @@ from capfilt.service.config import LimitsConfig, ServiceConfig
 from capfilt.service.models import LocalModels
 from capfilt.stages.capfilt import CapFilt
 from capfilt.stages.config import CapFiltConfig
+from tests.loopback import Quiet, listening
 
 from .conftest import serving
 
@@ -101,7 +102,7 @@ def test_what_is_no_picture_is_a_result_with_a_reason_and_spoils_no_other(client
 def site(files):
     """A web server at two addresses of this machine, of which the service may ask one."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet, http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             hits.append(self.path)
             moved = self.path == "/moved"
@@ -112,15 +113,9 @@ def site(files):
             if not moved:
                 self.wfile.write(files[0].read_bytes())
 
-        def log_message(self, *_):
-            pass
-
     hits: list[str] = []
-    server = http.server.ThreadingHTTPServer(("0.0.0.0", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port, hits
-    server.shutdown()
-    server.server_close()
+    with listening(Handler, "0.0.0.0") as server:
+        yield server.server_port, hits
 
 
 def test_pictures_by_url_come_through_the_safe_client(client, site, by_the_stage):

@@ -8,21 +8,20 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import PurePosixPath
-from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests import loopback
+from tests.loopback import Quiet
 
 COMMIT = "0" * 39 + "1"
 
 
-class _Hub(BaseHTTPRequestHandler):
+class _Hub(Quiet, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     files: dict[str, bytes]
     repo: str
-
-    def log_message(self, *args: object) -> None:
-        """Nothing."""
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -84,12 +83,5 @@ class _Hub(BaseHTTPRequestHandler):
 def serving(repo: str, files: dict[str, bytes]) -> Iterator[str]:
     """The endpoint of a hub with one data set of these files (from path to content)."""
     handler = type("Handler", (_Hub,), {"files": files, "repo": repo})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with loopback.serving(handler) as address:
+        yield address

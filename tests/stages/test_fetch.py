@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
-import threading
 from collections import Counter
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pyarrow as pa
 import pytest
@@ -18,6 +17,7 @@ from capfilt.images import decode
 from capfilt.records import SCHEMA, Drop, Tally, conform, row_id, table_of, web_caption
 from capfilt.stages.base import Stage
 from capfilt.stages.fetch import FetchImages
+from tests.loopback import Quiet, serving
 
 
 def jpeg(colour: str, size: tuple[int, int] = (64, 48)) -> bytes:
@@ -37,7 +37,7 @@ def shop():
     """A server of one red picture, which counts what is asked of it."""
     hits: Counter[str] = Counter()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self):
             hits[self.path] += 1
             body = jpeg("red") if self.path.startswith("/red") else b"<html>gone</html>"
@@ -46,16 +46,8 @@ def shop():
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", hits
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler) as address:
+        yield address, hits
 
 
 @pytest.fixture

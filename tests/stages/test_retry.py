@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from PIL import Image
@@ -18,6 +18,7 @@ from capfilt.stages.fetch import FetchImages
 from capfilt.stages.retry import HoldRows
 from capfilt.stages.sink import WriteShards
 from capfilt.storage import Store
+from tests.loopback import Quiet, serving
 
 
 def png(colour):
@@ -32,7 +33,7 @@ def shop():
     busy = threading.Event()
     busy.set()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self):
             body = png("red" if self.path.startswith("/own") else "grey")
             self.send_response(503 if self.path.startswith("/late") and busy.is_set() else 200)
@@ -40,16 +41,8 @@ def shop():
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", busy
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler) as address:
+        yield address, busy
 
 
 def row(number, url, **more):
