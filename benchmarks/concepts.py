@@ -1,15 +1,16 @@
 """Does med-mini's filter know new concepts better, the more concepts it was trained on?
 
-    python -P benchmarks/concepts.py --shards DIR --runs DIR [ARM ...]   trains, 20 to 25 minutes of a core an arm
-    python -P benchmarks/concepts.py --shards DIR --runs DIR --measure   measures, a minute of one core an arm
+    python -P benchmarks/concepts.py --shards DIR --runs DIR [--first DIR] [ARM ...]    trains: 20 minutes of a core an arm
+    python -P benchmarks/concepts.py --shards DIR --runs DIR --measure   measures: two minutes of a core an arm
     python -P benchmarks/concepts.py --page
 
-The first DIR is what `capfilt corpora build` wrote. Three arms start from ImageNet's features and MiniLM's words and
-are trained for equal steps on the drawings of a quarter, half and all of the emoji's concepts; a concept of one arm is
-in each larger arm too. Three more go on from the last for equal steps: on emoji alone, and with the icons of a quarter
-of the names or of all. All else is as in the filter's last finetuning. Measured is each on whole sets of concepts that
-none was trained on, with ten shuffles of the captions. Arms may run side by side, and each goes on if it is stopped,
-but the last three need the model of the third. The last command puts the committed figures into docs/results.md.
+The first DIR is what `capfilt corpora build` wrote. Three arms start from ImageNet's features, which stay as they are,
+and MiniLM's words, and are trained for equal steps on the drawings of a quarter, half and all of the emoji's concepts; a
+concept of one arm is in each larger arm too. Two more are the filter's last finetuning, cut short, from its first one
+(--first: runs/med-mini/filter/model of `make med-mini`), which knows emoji alone: on these again, or with all icons
+beside them. Measured is each on whole sets of concepts that none was trained on, with ten shuffles of the captions. Arms
+may run side by side, and each goes on if it is stopped. The last command puts the committed figures into
+docs/results.md.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 import torch
 
 from capfilt.corpora.sides import chance
-from capfilt.embedded import FREE, HELD_OUT, NAME, fit_vocabulary, start
+from capfilt.embedded import FREE, HELD_OUT, NAME, WIDE, fit_vocabulary, start
 from capfilt.evaluate.filtering import auc
 from capfilt.evaluate.references import read
 from capfilt.inputs import expand
@@ -51,40 +52,46 @@ LAST = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One run: the shares of the concepts whose drawings it sees, and what it starts from."""
+    """One run: a recipe, the shares of the concepts whose drawings it sees, and how long."""
 
+    recipe: str
     emoji: float
     icons: float = 0.0
-    init: str | None = None
     steps: int
-    lr: float
+    lr: float | None = None
+    """Of those that start anew."""
 
 
-FIRST = "emoji, all"
 ARMS = {
-    "emoji, a quarter": Arm(emoji=0.25, steps=300, lr=1e-3),
-    "emoji, half": Arm(emoji=0.5, steps=300, lr=1e-3),
-    FIRST: Arm(emoji=1.0, steps=300, lr=1e-3),
-    "going on, no icons": Arm(emoji=1.0, init=FIRST, steps=250, lr=5e-4),
-    "going on, a quarter of the icons": Arm(emoji=1.0, icons=0.25, init=FIRST, steps=250, lr=5e-4),
-    "going on, all icons": Arm(emoji=1.0, icons=1.0, init=FIRST, steps=250, lr=5e-4),
+    "emoji, a quarter": Arm(recipe=WIDE, emoji=0.25, steps=600, lr=1e-3),
+    "emoji, half": Arm(recipe=WIDE, emoji=0.5, steps=600, lr=1e-3),
+    "emoji, all": Arm(recipe=WIDE, emoji=1.0, steps=600, lr=1e-3),
+    "going on, emoji": Arm(recipe=FREE, emoji=1.0, steps=220),
+    "going on, emoji and icons": Arm(recipe=FREE, emoji=1.0, icons=1.0, steps=220),
 }
 
 
-def go(name: str, shards: Path, runs: Path) -> None:
+def go(name: str, shards: Path, runs: Path, first: Path | None) -> None:
     """Train one arm."""
     arm, run = ARMS[name], runs / slug(name)
-    if arm.init is None:
+    recipe = load_config(TrainConfig, f"{NAME}/{arm.recipe}")
+    optim = recipe.optim
+    if arm.lr:
         init = run / "start"
         begin(shards, run / "architecture", init)
+        optim = replace(optim, lr=arm.lr)
+    elif first is None:
+        raise SystemExit(f"{name}: --first is needed")
     else:
-        init = runs / slug(arm.init) / "model"
+        init = first
+        # This half of the model has the filter's words alone.
+        frozen = tuple(part.replace("embeddings.both", "embeddings.encode") for part in optim.freeze)
+        optim = replace(optim, freeze=frozen)
     emoji = (some(shards, "human", arm.emoji, run),)
     mix = [MixConfig(shards=emoji)]
     if arm.icons:
         mix = [MixConfig(shards=emoji, weight=2.0), MixConfig(shards=(some(shards, "icons", arm.icons, run),))]
-    recipe = load_config(TrainConfig, f"{NAME}/{FREE}")
-    data, optim = replace(recipe.data, mix=tuple(mix)), replace(recipe.optim, lr=arm.lr)
+    data = replace(recipe.data, mix=tuple(mix))
     config = replace(recipe, init=str(init), steps=arm.steps, out=str(run), data=data, optim=optim)
     train(config, lambda at: print(name, at.step, at.losses, flush=True))
 
@@ -189,6 +196,7 @@ def main() -> None:
     parser.add_argument("arms", nargs="*", metavar="ARM", help=f"of: {'; '.join(ARMS)}. All, if none is named")
     parser.add_argument("--shards", type=Path)
     parser.add_argument("--runs", type=Path)
+    parser.add_argument("--first", type=Path, help="the filter after its first finetuning")
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
@@ -204,7 +212,7 @@ def main() -> None:
         parser.error(f"no such arm: {', '.join(sorted(unknown))}")
     else:
         for name in options.arms or ARMS:
-            go(name, options.shards, options.runs)
+            go(name, options.shards, options.runs, options.first)
 
 
 if __name__ == "__main__":

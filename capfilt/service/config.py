@@ -60,12 +60,16 @@ class JobsConfig:
     """Jobs that run at once, 1 to 1000; others wait."""
     attempts: int = 3
     """Times that a job is begun whose process dies, 1 to 100; each goes on where the one before stopped."""
+    pause_s: float = 60.0
+    """Seconds before a job is begun anew that failed by what may pass, such as a store that is away, 0 to 86400; twice
+    as long before each further attempt."""
     poll_s: float = 0.5
     """Seconds between looks at the jobs, 0.05 to 60."""
 
     def __post_init__(self) -> None:
         require_within("jobs.at_once", self.at_once, 1, 1000)
         require_within("jobs.attempts", self.attempts, 1, 100)
+        require_within("jobs.pause_s", self.pause_s, 0, 86400)
         require_within("jobs.poll_s", self.poll_s, 0.05, 60)
 
 

@@ -22,7 +22,10 @@ from capfilt.errors import RecipeError
 from capfilt.service import access
 from capfilt.service.config import JobsConfig, ServiceConfig
 from capfilt.service.jobs import driver
-from capfilt.service.jobs.launch import Processes, check_variable
+from capfilt.service.jobs.launch import Look, Processes, check_variable
+from capfilt.service.jobs.store import JobStore
+from capfilt.service.jobs.supervise import Supervisor
+from capfilt.service.jobs.wire import State
 from capfilt.shards import lease
 from capfilt.shards.verify import verify
 from capfilt.storage import Store
@@ -393,3 +396,64 @@ def test_a_store_that_is_away_is_worth_another_attempt(home, drive):
     fsspec.register_implementation("away", Away, clobber=True)
     told = drive("away://out", ["away://out"])[-1]
     assert (told["event"], told["again"]) == ("failed", True), told
+
+
+class Script:
+    """A launcher whose attempts are over at once and leave the logs it is given."""
+
+    def __init__(self, *logs):
+        self.logs, self.begun = logs, []
+
+    def check(self, spec):
+        pass
+
+    def start(self, job, attempt, spec):
+        self.begun.append((attempt, time.monotonic()))
+
+    def look(self, job, attempt):
+        return Look(False, self.logs[attempt - 1])
+
+    def stop(self, job, attempt, *, hard):
+        raise AssertionError("none lives")
+
+
+AWAY = json.dumps({"event": "failed", "what": "away", "where": "s3://out", "mend": "Wait.", "again": True})
+
+
+@pytest.fixture
+def looked_after(tmp_path):
+    """A job, its store, and a supervisor of it that starts attempts by a script."""
+
+    def made(launcher, **config):
+        store = JobStore(f"sqlite:///{tmp_path}/jobs.db")
+        row = store.add("ann", {"dest": "s3://out"}, "digest", None)
+        return row.id, store, Supervisor(JobsConfig(**config), store, launcher)
+
+    return made
+
+
+def test_a_job_whose_store_is_away_waits_longer_each_time(looked_after):
+    script = Script(AWAY, AWAY, json.dumps({"event": "done"}))
+    job, store, supervisor = looked_after(script, pause_s=0.2)
+    deadline = time.monotonic() + 20
+    while store.get(job).state is not State.DONE and time.monotonic() < deadline:
+        supervisor.look()
+        time.sleep(0.01)
+    assert [attempt for attempt, _ in script.begun] == [1, 2, 3]
+    first, second, third = (at for _, at in script.begun)
+    assert 0.2 <= second - first < third - second
+    assert third - second >= 0.4
+    assert store.get(job).state is State.DONE
+
+
+def test_a_job_that_waits_is_cancelled_at_once_and_one_that_died_does_not_wait(looked_after):
+    script = Script("", AWAY)
+    job, store, supervisor = looked_after(script, pause_s=3600)
+    for _ in range(4):
+        supervisor.look()
+    assert [attempt for attempt, _ in script.begun] == [1, 2], "the first died without a word"
+    assert store.get(job).state is State.RUNNING
+    store.change(job, (State.RUNNING,), cancel=True)
+    supervisor.look()
+    assert store.get(job).state is State.CANCELLED
+    assert len(script.begun) == 2

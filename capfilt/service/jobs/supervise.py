@@ -34,6 +34,8 @@ class Supervisor:
         self._config, self._store, self._launcher = config, store, launcher
         self._token = secrets.token_hex(8)
         self._stopping: dict[str, float] = {}
+        self._resting: dict[str, float] = {}
+        """When jobs are begun anew; a service that is started again begins them at once."""
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -115,8 +117,9 @@ class Supervisor:
         elif how == "failed" and not last.get("again"):
             self._end(row, State.FAILED, _told(last))
         elif row.attempt - row.first_attempt < self._config.attempts:
-            _log.warning("job died, and is begun anew", extra=fields(job=row.id, attempt=row.attempt))
-            self._begin(row)
+            if how != "failed" or self._rested(row):
+                _log.warning("job died, and is begun anew", extra=fields(job=row.id, attempt=row.attempt))
+                self._begin(row)
         elif how == "failed":
             self._end(row, State.FAILED, _told(last))
         else:
@@ -125,8 +128,21 @@ class Supervisor:
             tail = look.log.strip().splitlines()[-1:] or [""]
             self._end(row, State.FAILED, {"what": what, "where": "" if how else tail[0][:500], "mend": mend})
 
+    def _rested(self, row: Row) -> bool:
+        """Whether the pause is over after an attempt that failed by what may pass."""
+        now = time.monotonic()
+        if row.id not in self._resting:
+            pause = self._config.pause_s * 2.0 ** (row.attempt - row.first_attempt - 1)
+            self._resting[row.id] = now + pause
+            _log.warning("job waits to be begun anew", extra=fields(job=row.id, attempt=row.attempt, pause_s=pause))
+        if now < self._resting[row.id]:
+            return False
+        del self._resting[row.id]
+        return True
+
     def _end(self, row: Row, state: State, error: dict[str, Any] | None = None) -> None:
         self._stopping.pop(row.id, None)
+        self._resting.pop(row.id, None)
         if not self._store.change(row.id, (row.state,), at=row.attempt, state=state, ended=time.time(), error=error):
             return
         _log.info("job ended", extra=fields(job=row.id, state=str(state), **({"error": error} if error else {})))
