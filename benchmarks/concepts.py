@@ -1,16 +1,16 @@
 """Does med-mini's filter know new concepts better, the more concepts it was trained on?
 
-    python -P benchmarks/concepts.py --shards DIR --runs DIR [--first DIR] [ARM ...]    trains: 20 minutes of a core an arm
-    python -P benchmarks/concepts.py --shards DIR --runs DIR --measure   measures: two minutes of a core an arm
+    python -P benchmarks/concepts.py --shards DIR --runs DIR [--first DIR] [ARM ...]  trains: 20 minutes an arm
+    python -P benchmarks/concepts.py --shards DIR --runs DIR --measure                measures: a minute an arm
     python -P benchmarks/concepts.py --page
 
 The first DIR is what `capfilt corpora build` wrote. Three arms start from ImageNet's features, which stay as they are,
-and MiniLM's words, and are trained for equal steps on the drawings of a quarter, half and all of the emoji's concepts; a
-concept of one arm is in each larger arm too. Two more are the filter's last finetuning, cut short, from its first one
+and MiniLM's words, and are trained for equal steps on the drawings of a quarter, half and all of the emoji's concepts;
+a concept of one arm is in each larger arm too. Two more are the filter's last finetuning, cut short, from its first one
 (--first: runs/med-mini/filter/model of `make med-mini`), which knows emoji alone: on these again, or with all icons
-beside them. Measured is each on whole sets of concepts that none was trained on, with ten shuffles of the captions. Arms
-may run side by side, and each goes on if it is stopped. The last command puts the committed figures into
-docs/results.md.
+beside them. Measured is each on whole sets of concepts that none was trained on, with ten shuffles of the captions.
+Times are of one core. Arms may run side by side, and each goes on if it is stopped. The last command puts the committed
+figures into docs/results.md.
 """
 
 from __future__ import annotations

@@ -275,6 +275,7 @@ def test_a_driver_that_is_killed_is_begun_anew_and_goes_on(ask, home):
 def start(home, port, runner="local"):
     command = [SCRIPT, "serve", "--runner", "local", "--port", str(port), "--state", home / "state2", "--source"]
     command += [home / "source", "--dest", home / "out", "--set", f"jobs.runner={runner}", "--set", "jobs.poll_s=0.1"]
+    command += ["--set", "jobs.pause_s=0.5"]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     wait_ready(f"http://127.0.0.1:{port}")
     return process
