@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from capfilt.catalog import model_folder, sample
 from capfilt.med.captioner import MEDCaptioner
@@ -21,6 +23,8 @@ from capfilt.records import table_of, web_caption
 from capfilt.roles import Writing
 from capfilt.stages.config import CapFiltConfig
 from capfilt.stages.worker import CapFiltWorker, open_worker
+from capfilt.train.config import DataConfig, TrainConfig
+from capfilt.train.run import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 FILES = sorted((sample() / "images").glob("*.[jp][pn]g"))
@@ -105,6 +109,22 @@ def test_nothing_waits_for_the_gpu_between_two_looks() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(modes) == 15, "a step before the last read waited for the GPU"
+
+
+def test_held_out_losses_leave_the_gpus_generator_as_it_is(
+    tiny_architecture: Path, shape_shard: Path, tmp_path: Path
+) -> None:
+    """Dropout of a run that measures them would be another's from the first measuring on."""
+    data = DataConfig(shards=(str(shape_shard),), shuffle_buffer=16)
+    plain = TrainConfig(
+        model=str(tiny_architecture), steps=4, batch_size=16, checkpoint_every=2, data=data, device="cuda"
+    )
+    states = []
+    for name, shards in (("plain", ()), ("held", (str(shape_shard),))):
+        train(replace(plain, out=str(tmp_path / name), held_out=shards, held_out_batches=2))
+        states.append(load_file(tmp_path / name / "checkpoints" / "step-00000004" / "state.safetensors"))
+    one, other = ({name: state[name] for name in ("rng/cpu/0", "rng/cuda/0")} for state in states)
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_the_whole_loop_runs_on_a_gpu(tmp_path: Path) -> None:
