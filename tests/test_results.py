@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 import re
 import shutil
 import statistics
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +18,9 @@ import torch
 from capfilt.catalog import model_folder
 from capfilt.embedded import HELD_OUT
 from capfilt.evaluate.references import read
+from capfilt.shards.sample import Sample
+from capfilt.shards.tar import write_tar
+from tests.conftest import shape_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
@@ -27,6 +32,7 @@ def loaded(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -89,6 +95,36 @@ def test_what_longer_training_did_is_as_measured() -> None:
     assert max(*more[name]["shuffles"], *mean[name]["shuffles"]) < 0.95
     for other in HELD_OUT.keys() & shipped.keys() - {name}:
         assert statistics.mean(more[other]["shuffles"]) > statistics.mean(shipped[other]["shuffles"])
+
+
+def test_what_more_concepts_do_is_as_measured() -> None:
+    concepts, found = loaded("concepts"), json.loads((ROOT / "benchmarks" / "results" / "concepts.json").read_text())
+    assert concepts.filled(PAGE, found) == PAGE
+    assert list(found) == list(concepts.ARMS)
+    changed = json.loads(json.dumps(found))
+    changed["emoji, half"]["sets"]["concepts never seen, styles seen"]["shuffles"] = [0.5, 0.6]
+    assert concepts.filled(PAGE, changed) != PAGE
+    anew = [told for name, told in found.items() if concepts.ARMS[name].lr]
+    assert len({told["steps"] for told in anew}) == 1
+    counts = [told["concepts"]["human"] for told in anew]
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_arms_hold_the_concepts_of_smaller_ones(tmp_path: Path) -> None:
+    concepts = loaded("concepts")
+    image = shape_picture("red", "circle", random.Random(0))
+    samples = [Sample(f"{at:03d}", image, [], {"concept": f"thing {at % 40}"}) for at in range(120)]
+    with (tmp_path / "human-train-00000.tar").open("wb") as file:
+        write_tar(file, samples)
+    shown = []
+    for share in (0.25, 0.5, 1.0):
+        shard = concepts.some(tmp_path, "human", share, tmp_path / str(share))
+        shown.append([concept for concept, _ in concepts.samples([shard])])
+    assert [len(each) for each in shown] == [3 * len(set(each)) for each in shown]
+    quarter, half, all_of_them = map(set, shown)
+    assert quarter < half < all_of_them
+    assert len(all_of_them) == 40
+    assert 5 <= len(quarter) <= 15
 
 
 def test_models_of_two_sizes_have_a_mean() -> None:
