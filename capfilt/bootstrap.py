@@ -207,7 +207,7 @@ class _Stages:
         return (
             FetchImages(fetch=self.recipe.fetch),
             CapFilt(capfilt=placed),
-            WriteShards(dest=self.store.url, sink=self.recipe.sink, parts=self.planned.parts),
+            WriteShards(dest=self.store.url, sink=self.recipe.sink, parts=self.planned.parts, judge_by=c.judge_by),
         )
 
 

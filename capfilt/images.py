@@ -175,7 +175,7 @@ def _normalise(data: bytes, kind: str, limits: ImageLimits) -> Picture | Refused
         refused = _too_many(image.size, limits) or _bad_shape(image.size, limits)
         if refused is not None:
             return refused
-        turn = _orientation(image, kind, exif)
+        turn = _orientation(image, kind, data, exif)
         if _keeps(image, kind, data, turn, limits):
             return _kept(image, data)
         small = _upright(flat(_shrunk(image, limits)), turn)
@@ -202,10 +202,10 @@ def _bad_shape(size: tuple[int, int], limits: ImageLimits) -> Refused | None:
     return None
 
 
-def _orientation(image: Image.Image, kind: str, exif: bytes) -> int:
+def _orientation(image: Image.Image, kind: str, data: bytes, exif: bytes) -> int:
     if kind == "TIFF":
         return 1  # PIL's TIFF reader turns it upright itself
-    found = exif or image.info.get("exif", b"")
+    found = exif or image.info.get("exif", b"") or (sniff.png_exif(data) if kind == "PNG" else b"")
     return sniff.orientation(found) if isinstance(found, bytes) else 1
 
 

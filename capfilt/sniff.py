@@ -148,6 +148,17 @@ def take_exif(data: bytes) -> tuple[bytes, bytes]:
     return b"".join(pieces), data[found[0][0] + 4 : found[0][1]]
 
 
+def png_exif(data: bytes) -> bytes:
+    """What a PNG's ``eXIf`` chunk holds, which may stand behind the pixels, where PIL sees it only after decoding."""
+    at = 8
+    while b"eXIf" in data[at:] and at + 8 <= len(data):
+        size, name = struct.unpack_from(">L4s", data, at)
+        if name == b"eXIf":
+            return data[at + 8 : at + 8 + size]
+        at += size + 12
+    return b""
+
+
 def orientation(exif: bytes) -> int:
     """The EXIF orientation, 1 (upright) to 8; 1 when absent or damaged."""
     for tag, kind_, count, value in _entries(exif.removeprefix(_EXIF)):

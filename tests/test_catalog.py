@@ -106,7 +106,7 @@ def test_the_papers_sizes_are_in_the_catalogue_and_can_be_built(name, image, tex
 def test_the_recipe_of_each_training_names_a_model_with_words(name):
     import yaml
 
-    from capfilt.med.tokenizer import vocabulary
+    from capfilt.med.config import vocabulary
 
     recipe = yaml.safe_load(catalog.recipe_file(name).read_text())
     model = recipe.get("model") if "task" in recipe else None

@@ -132,6 +132,17 @@ def test_exif_rotation_is_applied(turn, expected, kind):
     assert picture(found.data).data == found.data
 
 
+def test_a_png_whose_rotation_stands_behind_the_pixels_is_turned():
+    exif = Image.Exif()
+    exif[274] = 6
+    before = encoded(corners(), "PNG", exif=exif)
+    at = before.index(b"eXIf") - 4
+    chunk = before[at : at + 12 + int.from_bytes(before[at : at + 4])]
+    end = before.index(b"IEND") - 4
+    behind = before[:at] + before[at + len(chunk) : end] + chunk + before[end:]
+    assert picture(behind).data == picture(before).data
+
+
 def test_a_rotated_picture_is_measured_upright_when_downsized():
     exif = Image.Exif()
     exif[274] = 6

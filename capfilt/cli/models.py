@@ -62,9 +62,9 @@ def show(model: ModelArgument, as_json: JsonOption = False) -> None:
     import torch
 
     from capfilt import catalog
-    from capfilt.med.config import MEDConfig
+    from capfilt.med.config import MEDConfig, vocabulary
     from capfilt.med.model import MED
-    from capfilt.med.tokenizer import MEDTokenizer, vocabulary
+    from capfilt.med.tokenizer import MEDTokenizer
 
     folder = catalog.model_folder(model)
     config = MEDConfig.load(folder)

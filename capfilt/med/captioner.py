@@ -79,6 +79,7 @@ class MEDCaptioner:
         model, how = self.model, self.writing
         dtype = next(model.vision.parameters()).dtype
         image_BNV = model.encode_image(batch_of(pictures, self.image_size, model.device, dtype))
+        finite = torch.isfinite(image_BNV).all()
         if how.beams is None and self._recordings is not None:
             ids = self._recordings.write(image_BNV, seeds)
         elif how.beams is None:
@@ -93,4 +94,6 @@ class MEDCaptioner:
                 self._limits,
                 repetition_penalty=how.penalty,
             )
+        if not bool(finite):  # asked at the end: on a GPU asking waits for all that came before
+            raise ValueError(f"The captioner's image encoder gave numbers that are none in {str(dtype)[6:]}")
         return [[model.tokenizer.text(row).strip() for row in rows] for rows in ids]

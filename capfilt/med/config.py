@@ -162,3 +162,9 @@ def _fits(value: Any, default: float | str) -> bool:
 def _check(good: bool, name: str, must: str) -> None:
     if not good:
         raise ModelError(f"{name} must be {must}", where="model.yaml", mend=f"Change {name}.")
+
+
+def vocabulary(folder: Path) -> Path:
+    """The file of a model's vocabulary: its own, else that of the folder above, if there is one."""
+    own, family = folder / "vocab.txt", folder.resolve().parent / "vocab.txt"
+    return family if family.is_file() and not own.exists() else own

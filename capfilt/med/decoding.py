@@ -98,7 +98,7 @@ def draw(logits_RW: Tensor, uniform_R: Tensor, *, top_p: float, top_k: int = 0) 
     total = (mass * inside).sum(-1)
     place = torch.searchsorted(cumulated, (uniform_R * total)[:, None], right=True)[:, 0]
     # Rounding may put the last draw one past the set.
-    place = torch.minimum(place, inside.sum(-1) - 1)
+    place = torch.minimum(place, inside.sum(-1) - 1).clamp(min=0)  # of numbers that are none, none is inside
     return order.gather(1, place[:, None])[:, 0]
 
 

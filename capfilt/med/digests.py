@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from capfilt.catalog import MODEL_FILE, model_folder
 from capfilt.errors import ModelError
-from capfilt.med.config import MEDConfig
+from capfilt.med.config import MEDConfig, vocabulary
 
 
 def digests(names: Mapping[str, str | None]) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def _digest(folder: Path) -> str:
     for file in weights:
         _check_weights(file)
     # Of a folder that transformers saved, whatever lies in it may decide: templates, merges, generation settings.
-    files = [folder / MODEL_FILE, folder / "vocab.txt", *weights] if med else sorted(folder.iterdir())
+    files = [folder / MODEL_FILE, vocabulary(folder), *weights] if med else sorted(folder.iterdir())
     digest = hashlib.sha256()
     for file in files:
         if file.is_file():

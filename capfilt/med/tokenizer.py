@@ -19,6 +19,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
 
 from capfilt.errors import ModelError
+from capfilt.med.config import vocabulary
 from capfilt.med.device import sent
 
 NEEDED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -57,12 +58,6 @@ class Tokens:
         ids = self.ids.clone()
         ids[:, 0] = token
         return Tokens(ids, self.mask)
-
-
-def vocabulary(folder: Path) -> Path:
-    """The file of a model's vocabulary: its own, else that of the folder above, if there is one."""
-    own, family = folder / "vocab.txt", folder.resolve().parent / "vocab.txt"
-    return family if family.is_file() and not own.exists() else own
 
 
 class MEDTokenizer:

@@ -16,6 +16,9 @@ from capfilt.errors import ModelError
 from capfilt.peers.loading import load
 from capfilt.roles import Score
 
+_LENGTH = 64
+"""Tokens of a text where neither tokenizer nor model says how many: SigLIP's."""
+
 
 class HuggingFaceFilter:
     """Scores texts by the cosine of both towers' features.
@@ -62,13 +65,21 @@ class HuggingFaceFilter:
             return [[] for _ in texts]
         pixels = self.processor(images=list(pictures), return_tensors="pt").to(self.model.device, self.model.dtype)
         # SigLIP was trained on texts padded to their full length, and reads shorter rows otherwise.
-        words = self.processor(text=flat, padding="max_length", truncation=True, return_tensors="pt")
+        words = self.processor(
+            text=flat, padding="max_length", truncation=True, max_length=self._length(), return_tensors="pt"
+        )
         image_BP = _unit(self.model.get_image_features(**pixels))
         text_TP = _unit(self.model.get_text_features(**words.to(self.model.device)))
         owner_T = torch.tensor([i for i, row in enumerate(texts) for _ in row], device=image_BP.device)
         cosine_T = (image_BP[owner_T] * text_TP).sum(-1).clamp(-1, 1)
         scores = iter(map(Score, self._matching(cosine_T), cosine_T.tolist()))
         return [[next(scores) for _ in row] for row in texts]
+
+    def _length(self) -> int:
+        """Tokens of a text: what the tokenizer says, which may be nothing, but no more than there are positions."""
+        told = int(self.processor.tokenizer.model_max_length)
+        config = getattr(self.model.config, "text_config", None)
+        return min(told, getattr(config, "max_position_embeddings", None) or _LENGTH)
 
     def _matching(self, cosine_T: Tensor) -> list[float] | list[None]:
         bias = getattr(self.model, "logit_bias", None)

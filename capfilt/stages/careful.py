@@ -38,6 +38,25 @@ class Fault:
     """One sentence for a person."""
 
 
+class Streak:
+    """Rows of whole parts that failed since one was done."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._counting = Lock()
+
+    def longer(self) -> int:
+        """Its length with one more."""
+        with self._counting:
+            self._rows += 1
+            return self._rows
+
+    def broken(self) -> None:
+        """A row was done."""
+        with self._counting:
+            self._rows = 0
+
+
 class Careful(Generic[T]):
     """Runs batches and keeps count of what fails.
 
@@ -46,12 +65,20 @@ class Careful(Generic[T]):
         largest: rows of a batch at most. Lowered for good when memory runs out.
         where: the model's name, for errors.
         total: rows that it will be given in all, where that is known.
+        streak: of failures, kept from part to part: parts of few rows would each say too little.
     """
 
     def __init__(
-        self, work: Callable[[Sequence[int]], Sequence[T]], largest: int, *, where: str, total: int = ENOUGH
+        self,
+        work: Callable[[Sequence[int]], Sequence[T]],
+        largest: int,
+        *,
+        where: str,
+        total: int = ENOUGH,
+        streak: Streak | None = None,
     ) -> None:
         self._work, self.largest, self._where = work, largest, where
+        self._streak = streak or Streak()
         self._enough = min(ENOUGH, total)
         self._done = self._failed = 0
         self._counting = Lock()  # several batches may be under way at once
@@ -69,15 +96,22 @@ class Careful(Generic[T]):
             yield from self._batch(batch)
 
     def _batch(self, rows: Sequence[int]) -> Iterator[tuple[int, T | Fault]]:
+        failed: Exception | None = None
+        done: Sequence[T] = ()
         try:
             done = self._work(rows)
         except CapfiltError:
             raise
         except Exception as error:  # noqa: BLE001 a model raises anything; the row that it fails of is counted
-            yield from self._after(error, rows)
+            # Its frames hold what the batch held, and the smaller ones want that room.
+            failed = error.with_traceback(None)
+            failed.__context__ = failed.__cause__ = None
+        if failed is not None:
+            yield from self._after(failed, rows)
             return
         with self._counting:
             self._done += len(rows)
+        self._streak.broken()
         yield from zip(rows, done, strict=True)
 
     def _after(self, error: Exception, rows: Sequence[int]) -> Iterator[tuple[int, T | Fault]]:
@@ -97,15 +131,18 @@ class Careful(Generic[T]):
     def _fault(self, error: Exception, *, starved: bool) -> Fault:
         with self._counting:
             self._failed += 1
+        streak = 0 if self._done else self._streak.longer()  # of bad rows behind good ones the part itself is judge
         told = str(error).strip().partition("\n")[0][:200].rstrip(".") or type(error).__name__
         if starved:
             told = "Memory ran out with this picture alone"
         elif not isinstance(error, RowError):
             told = f"The model failed with this picture alone: {told}"
         tried = self._failed + self._done
-        if self._failed >= FEW and self._failed > self._done and tried >= self._enough:
+        most = self._failed >= FEW and self._failed > self._done and tried >= self._enough
+        if most or streak >= ENOUGH:
+            count = f"{self._failed} of {tried}" if most else f"the last {streak}, and none in between was done"
             raise ModelError(
-                f"it fails with most pictures ({self._failed} of {tried}): {told}",
+                f"it fails with most pictures ({count}): {told}",
                 where=self._where,
                 mend="Try capfilt.dtype: float32 and a smaller capfilt.batch_size; else it is the model.",
             ) from error

@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,6 +44,8 @@ class WriteShards:
     again: bool = False
     """Whether the parts are committed already, and rows that :class:`capfilt.stages.retry.HoldRows` held stay as
     they are there."""
+    judge_by: Literal["itm", "itc"] = "itm"
+    """The score that decided, which a drop's sentence tells."""
 
     @property
     def name(self) -> str:
@@ -67,14 +69,18 @@ class WriteShards:
 
     def open(self) -> Work:
         """The work: a whole part in, its rows without pictures out, the part committed."""
-        return partial(_sink, store=Store(self.dest), sink=self.sink, parts=self.parts, again=self.again)
+        return partial(
+            _sink, store=Store(self.dest), sink=self.sink, parts=self.parts, again=self.again, judge_by=self.judge_by
+        )
 
 
-def _sink(table: pa.Table, *, store: Store, sink: SinkConfig, parts: Sequence[Part], again: bool) -> pa.Table:
+def _sink(
+    table: pa.Table, *, store: Store, sink: SinkConfig, parts: Sequence[Part], again: bool, judge_by: str
+) -> pa.Table:
     part = _planned(table, parts)
     over = marker_of(store, part.index) if again else None
     whole = table if over is None else with_held(store, table, over)
-    judged = _judged(whole, jpeg=sink.images == "jpeg")
+    judged = _judged(whole, jpeg=sink.images == "jpeg", judge_by=judge_by)
     commit_part(store, judged, part, sink, over=over)
     return replace(judged, {"image": pa.nulls(judged.num_rows, pa.binary())})
 
@@ -86,14 +92,14 @@ def _planned(table: pa.Table, parts: Sequence[Part]) -> Part:
     return parts[indices[0]]
 
 
-def _judged(table: pa.Table, *, jpeg: bool) -> pa.Table:
+def _judged(table: pa.Table, *, jpeg: bool, judge_by: str) -> pa.Table:
     """The table with rows that kept no caption dropped, and pictures only where a row is kept."""
     captions = table.column("captions").to_pylist()
     drops, details = table.column("drop").to_pylist(), table.column("detail").to_pylist()
     images, digests = [], []
     for row, texts in enumerate(captions):
         if drops[row] is None and not any(caption["kept"] for caption in texts):
-            drops[row], details[row] = str(Drop.NO_CAPTION_KEPT), _why(texts)
+            drops[row], details[row] = str(Drop.NO_CAPTION_KEPT), _why(texts, judge_by)
         image, digest = None, table.column("sha256")[row].as_py()
         if drops[row] is None:
             image = table.column("image")[row].as_py()
@@ -113,11 +119,11 @@ def _as_jpeg(image: bytes, digest: str | None) -> tuple[bytes, str | None]:
     return out.getvalue(), hashlib.sha256(out.getvalue()).hexdigest()
 
 
-def _why(texts: Sequence[Caption]) -> str:
+def _why(texts: Sequence[Caption], judge_by: str) -> str:
     if not texts:
         return "The picture has no caption."
-    scores = [caption["itm"] for caption in texts if caption["itm"] is not None]
-    best = f"; the best match was {max(scores):.2f}" if scores else ""
+    scores = [caption[judge_by] for caption in texts if caption[judge_by] is not None]  # type: ignore[literal-required]
+    best = f"; the best {'match' if judge_by == 'itm' else 'cosine'} was {max(scores):.2f}" if scores else ""
     return (
         f"None of its {len(texts)} captions was kept{best}." if len(texts) > 1 else f"Its caption was not kept{best}."
     )

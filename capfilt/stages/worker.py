@@ -28,7 +28,7 @@ from capfilt.med.pixels import Pictures, Seen
 from capfilt.peers.opening import open_captioner, open_filter
 from capfilt.records import Caption, Drop, Origin, replace
 from capfilt.roles import Captioner, Filter, Score, Writing
-from capfilt.stages.careful import Careful, Fault, RowError
+from capfilt.stages.careful import Careful, Fault, RowError, Streak
 from capfilt.stages.config import CapFiltConfig
 
 T = TypeVar("T")
@@ -123,6 +123,7 @@ class CapFiltWorker:
     ) -> None:
         self.config, self.captioner, self.judge = config, captioner, judge
         self.batch_size = config.batch_size or batch_size_of(config, captioner, judge, device=device)
+        self._streak = Streak()
         self.names = " and ".join(name for name in (config.captioner, config.filter) if name)
         sizes = [role.image_size for role in (captioner, judge) if role is not None]
         # Where one of the models wants the picture itself, nothing is resized ahead.
@@ -153,7 +154,7 @@ class CapFiltWorker:
             pictures = Pictures([_or_raise(seen[i]) for i in rows])
             return self.work([ids[i] for i in rows], pictures, [captions[i] for i in rows])
 
-        careful = Careful(work, self.batch_size, where=self.names, total=len(live))
+        careful = Careful(work, self.batch_size, where=self.names, total=len(live), streak=self._streak)
 
         def turn(rows: Sequence[int]) -> list[tuple[int, list[Caption] | Fault]]:
             return list(careful(rows))

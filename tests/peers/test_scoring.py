@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from capfilt.errors import ModelError
 from capfilt.images import decode
@@ -68,6 +71,42 @@ def test_a_text_longer_than_the_model_reads_is_cut(saved: Saved, pictures) -> No
     judge = HuggingFaceFilter.load(saved("clip"))
     long = "a red circle on " * 40
     assert judge.score(pictures[:1], [[long]])[0][0].itc == judge.score(pictures[:1], [[long + "white"]])[0][0].itc
+
+
+def test_a_siglip_whose_tokenizer_tells_no_length_is_padded_and_cut_as_its_model_wants(
+    saved: Saved, pictures, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(saved("siglip"), tmp_path / "siglip")
+    config = folder / "tokenizer_config.json"
+    told = json.loads(config.read_text())
+    assert told.pop("model_max_length") == 16
+    config.write_text(json.dumps(told))
+    texts = [["a red circle", "the blue square on white " * 20], ["black"], []]
+    known, untold = (HuggingFaceFilter.load(one).score(pictures, texts) for one in (saved("siglip"), folder))
+    assert untold == known
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(saved: Saved, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved("clip"), tmp_path / "clip")
+    weights = load_file(folder / "model.safetensors")
+    del weights["visual_projection.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"1 of the weights of a CLIPModel are not there: visual_projection\.weight"):
+        HuggingFaceFilter.load(folder)
+    with pytest.raises(ModelError, match="weights of a BlipModel are not there"):
+        HuggingFaceFilter.load(saved("blip"))
+
+
+def test_damaged_and_unequal_weights_are_told(saved: Saved, tmp_path: Path) -> None:
+    cut = shutil.copytree(saved("clip"), tmp_path / "cut")
+    whole = (cut / "model.safetensors").read_bytes()
+    (cut / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    other = shutil.copytree(saved("clip"), tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"projection_dim": 24}))
+    for folder in (cut, other):
+        with pytest.raises(ModelError, match="no filter that transformers can load"):
+            HuggingFaceFilter.load(folder)
 
 
 def test_a_model_without_towers(saved: Saved) -> None:

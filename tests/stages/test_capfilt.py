@@ -134,6 +134,17 @@ def test_a_filter_that_gives_no_numbers_is_named(config: CapFiltConfig, pictures
         captions_of(replace(config, filter=str(tmp_path)), table(pictures))
 
 
+@pytest.mark.parametrize("decoding", ["nucleus", "beam", "greedy"])
+def test_a_captioner_that_gives_no_numbers_writes_nothing(
+    decoding: str, config: CapFiltConfig, pictures: list[bytes], tmp_path: Path
+) -> None:
+    broken = MED.load(Path(str(config.captioner)))
+    next(broken.vision.parameters()).fill_(float("nan"))
+    broken.save(tmp_path)
+    with pytest.raises(ModelError, match="image encoder gave numbers that are none in float32"):
+        captions_of(replace(config, captioner=str(tmp_path), decoding=decoding), table(pictures))
+
+
 def test_a_picture_that_no_model_bears_is_quarantined_and_the_others_are_as_without_it(
     config: CapFiltConfig, pictures: list[bytes]
 ) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Sequence
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from capfilt.errors import DataError, ModelError
-from capfilt.stages.careful import ENOUGH, FEW, Careful, Fault, RowError
+from capfilt.stages.careful import ENOUGH, FEW, Careful, Fault, RowError, Streak
 
 
 class Work:
@@ -52,6 +54,48 @@ def test_when_memory_runs_out_later_batches_are_smaller_and_it_is_said(caplog):
     assert careful.largest == 4
     assert work.sizes.count(16) == 1
     assert "memory ran out with 16 pictures at a time; going on with 8" in caplog.text
+
+
+class Held:
+    """What a batch holds on its way."""
+
+
+def test_what_ran_out_is_given_back_before_smaller_batches_are_tried():
+    held, begun = weakref.WeakSet(), []
+
+    def work(rows: Sequence[int]) -> list[int]:
+        begun.append((len(rows), len(held)))
+        mine = [Held() for _ in rows]
+        held.update(mine)
+        if len(held) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [row + len(mine) - len(rows) for row in rows]
+
+    found = list(Careful(work, 32, where="model", total=64)(range(64)))
+    assert found == [(row, row) for row in range(64)]
+    assert begun == [(32, 0)] + 4 * [(16, 0)]
+
+
+def test_parts_of_few_rows_that_all_fail_are_the_model_together():
+    streak = Streak()
+
+    def part():
+        return list(Careful(Work({0, 1, 2}), 4, where="model", total=3, streak=streak)(range(3)))
+
+    assert [len(part()) for _ in range(10)] == [3] * 10
+    with pytest.raises(ModelError, match="the last 32, and none in between was done"):
+        part()
+
+
+def test_a_row_that_is_done_ends_the_streak_and_bad_rows_behind_good_ones_are_none():
+    streak = Streak()
+    rows = range(200)
+    bad = set(range(100, 100 + 2 * ENOUGH))
+    found = dict(Careful(Work(bad), 8, where="model", total=len(rows), streak=streak)(rows))
+    assert {row for row, result in found.items() if isinstance(result, Fault)} == bad
+    for _ in range(2 * ENOUGH):
+        found = list(Careful(Work({0, 1, 2}), 4, where="model", total=4, streak=streak)(range(4)))
+        assert [isinstance(result, Fault) for _, result in found] == [True, True, True, False]
 
 
 def test_a_picture_too_large_for_the_memory_alone_is_told():

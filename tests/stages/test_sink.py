@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,16 @@ def test_rows_go_on_without_pictures_and_the_part_is_committed(tmp_path, table):
     assert (marker.part, marker.digest) == (4, cut([("table", 5, "digest")], 1)[4].digest)
     assert marker.tally == Tally.of(out)
     assert marker.tally.balanced
+
+
+def test_the_score_that_decided_is_told(tmp_path, table):
+    stage = replace(stage_of(tmp_path), judge_by="itc")
+    captions = [[caption | {"itc": 0.1} for caption in texts] for texts in table.column("captions").to_pylist()]
+    told = stage.open()(records.replace(table, {"captions": captions})).column("detail").to_pylist()
+    assert told[1:3] == [
+        "None of its 2 captions was kept; the best cosine was 0.10.",
+        "Its caption was not kept; the best cosine was 0.10.",
+    ]
 
 
 def test_again_is_the_same_bytes(tmp_path, table):
