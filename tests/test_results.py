@@ -108,6 +108,15 @@ def test_what_more_concepts_do_is_as_measured() -> None:
     assert len({told["steps"] for told in anew}) == 1
     counts = [told["concepts"]["human"] for told in anew]
     assert counts[0] < counts[1] < counts[2]
+    for name, said in zip(concepts.SETS, ("3.6 to 3.8", "4.4 to 4.5"), strict=True):
+        quarter, half, whole = (100 * statistics.mean(told["sets"][name]["shuffles"]) for told in anew)
+        low, high = sorted((half - quarter, whole - half))
+        assert f"{low:.1f} to {high:.1f}" == said
+        assert said in PAGE
+    first, last = (anew[at]["losses"]["itm"] for at in (0, -1))
+    assert f"ends at {first:.2f}, that of all at {last:.2f}" in PAGE
+    emoji, icons = (found[name]["sets"][concepts.SETS[0]]["shuffles"] for name in list(found)[-2:])
+    assert statistics.mean(icons) < statistics.mean(emoji) + 0.001
 
 
 def test_arms_hold_the_concepts_of_smaller_ones(tmp_path: Path) -> None:
