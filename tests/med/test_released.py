@@ -204,6 +204,7 @@ def test_every_missing_and_unknown_name_is_listed(whole, vocab, tmp_path):
         *(f"missing: {name}" for name in lost),
         "has no place in a MED: vqa_head.weight",
         "vision_proj.bias is (3,), should be (",
+        "text_decoder.bert.encoder.layer.0.intermediate.dense.bias",
     ):
         assert said in str(every.value)
     assert not (tmp_path / "out").exists()
