@@ -36,6 +36,7 @@ from capfilt.roles import Writing
 from capfilt.shards.read import samples, shards_of
 from capfilt.sources.base import SourceConfig
 from capfilt.train.config import DataConfig, MixConfig, TrainConfig
+from capfilt.train.pairs import Pairs
 from capfilt.train.run import FREE, train
 
 PART_ROWS = 500
@@ -49,10 +50,12 @@ class Texts:
 
     Args:
         data: the bootstrapped pairs; None takes the raw ones.
+        captions: synthetic texts a picture, at most.
     """
 
     data: Step | None = None
     synthetic: bool = False
+    captions: int = 1
     threshold: float = 0.0
     web: float = 1.0
 
@@ -99,7 +102,13 @@ class Experiment:
             captioner, judge = self._roles(arm.roles, seed, model)
             threshold = self._threshold(arm) if arm.filter else 0.0
             data = self._data(arm, seed, captioner, judge)
-            texts = Texts(data=data, synthetic=arm.captioner, threshold=threshold, web=arm.web)
+            texts = Texts(
+                data=data,
+                synthetic=arm.captioner,
+                captions=arm.captions if arm.captioner else 1,
+                threshold=threshold,
+                web=arm.web,
+            )
             origin = model if arm.start == "continue" else begin
             model = self._pretrain(seed, origin, texts, arm.steps)
         return model, texts
@@ -131,8 +140,10 @@ class Experiment:
     def _pretrain(self, seed: int, begin: Step, texts: Texts, steps: float) -> Step:
         config = of_seed(self.scale.pretrain, seed)
         config = replace(config, steps=max(1, round((config.steps or 1) * steps)), data=self._mixed(config.data, texts))
-        identity = {"texts": {**asdict(replace(texts, data=None)), "data": texts.data and texts.data.name}}
-        return self._train("pretrain", seed, config, begin, identity)
+        told = {**asdict(replace(texts, data=None)), "data": texts.data and texts.data.name}
+        if texts.captions == 1:
+            del told["captions"]  # as it was before several were trained on, so that what is done stays done
+        return self._train("pretrain", seed, config, begin, {"texts": told})
 
     def _mixed(self, data: DataConfig, texts: Texts) -> DataConfig:
         human = MixConfig(shards=(self._set("human"),), origins=("human",))
@@ -141,7 +152,14 @@ class Experiment:
         if texts.web:
             mix.append(MixConfig(shards=(web,), origins=("web",), min_itm=texts.threshold, weight=texts.web))
         if texts.synthetic:
-            mix.append(MixConfig(shards=(web,), origins=("synthetic",), min_itm=texts.threshold))
+            mix.append(
+                MixConfig(
+                    shards=(web,),
+                    origins=("synthetic",),
+                    min_itm=texts.threshold,
+                    captions_per_image=texts.captions,
+                )
+            )
         return replace(data, mix=tuple(mix))
 
     def _set(self, name: str) -> str:
@@ -256,16 +274,13 @@ class Experiment:
         return told
 
     def _pairs(self, texts: Texts) -> dict[str, float]:
-        """Texts that the model was pretrained on, by origin."""
+        """Texts that the model was pretrained on, by origin: those that training's own rules leave."""
+        pairs = Pairs(self._mixed(self.scale.pretrain.data, texts))
+        pairs.count()
         found = dict.fromkeys((origin.value for origin in Origin), 0.0)
-        web = str(texts.data.folder / "data") if texts.data else self._set("web")
-        for shards in (self._set("human"), web):
-            for sample in samples(shards_of(shards)):
-                for caption in sample.captions:
-                    wanted = caption["itm"] is None or caption["itm"] >= texts.threshold
-                    wanted = wanted and (caption["origin"] != Origin.SYNTHETIC or texts.synthetic)
-                    wanted = wanted and (caption["origin"] != Origin.WEB or texts.web > 0)
-                    found[caption["origin"]] += wanted
+        for source, count in zip(pairs.sources, pairs.counts, strict=True):
+            (origin,) = source.config.origins
+            found[origin] += count
         return {f"{origin} texts": count for origin, count in found.items()}
 
 

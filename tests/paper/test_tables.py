@@ -33,7 +33,7 @@ model:
   embed_dim: 16
   prompt: ""
 split: {{concepts_one_in: 1, human_share: 0.3, wrong_share: 0.5, clipart_one_in: 2}}
-pretrain: {TRAIN % "pretrain"}
+pretrain: {TRAIN % "pretrain, data: {captions_per_image: 1}"}
 captioner: {TRAIN % "captioner"}
 filter: {TRAIN % "filter"}
 shared: {TRAIN % "pretrain"}
@@ -124,6 +124,30 @@ def test_a_table_says_every_arm_with_the_paper_beside_it(made: Path) -> None:
     assert (made / "small.md").read_text() == page.markdown(told)
     assert (made / "small.png").read_bytes().startswith(b"\x89PNG")
     assert told["cpu_s"] > 0
+
+
+def test_an_arm_trains_on_as_many_synthetic_texts_a_picture_as_it_asks_for(made: Path) -> None:
+    told = json.loads((made / "small.json").read_text())
+    _, both, _, again = (arm["mean"]["synthetic texts"] for arm in told["arms"])
+    pictures = told["material"]["pictures"]["web"]
+    data = [json.loads(file.read_text()) for file in (made / "steps").glob("data-*/done.json")]
+    written = {
+        done["identity"]["capfilt"]["captions_per_image"]: done["figures"]["totals"]["texts_kept"]["synthetic"]
+        for done in data
+    }
+    assert both == pictures
+    assert again == written[2] > pictures
+    asked = [json.loads(file.read_text())["identity"] for file in (made / "steps").glob("pretrain-*/done.json")]
+    # Whoever trains on one text a picture is named as before, so that its steps need not be done again.
+    assert sorted(own["texts"].get("captions", 0) for own in asked) == [0, 0, 0, 0, 2, 2]
+
+
+def test_the_texts_told_of_are_those_that_training_reads(made: Path) -> None:
+    told = json.loads((made / "small.json").read_text())
+    material = told["material"]
+    assert material["captions"]["human"] == 2 * material["pictures"]["human"]
+    for arm in told["arms"]:
+        assert arm["mean"]["human texts"] == material["pictures"]["human"], "the scale reads one of a picture"
 
 
 def test_arms_share_what_they_have_in_common(made: Path) -> None:
