@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -267,11 +267,7 @@ def _build(cls: type[T], data: dict[str, Any], *, where: str, set_by: Mapping[st
 def _own_problem(cls: type, data: Mapping[str, Any]) -> _Problem | None:
     """What a section's own check finds. A section knows its place in the recipe that it is made for, and not where
     that recipe stands inside another: the sections above it are put before its fields."""
-    hints = typing.get_type_hints(cls)
-    for section, values in data.items():
-        if not (isinstance(values, dict) and dataclasses.is_dataclass(hints.get(section))):
-            continue
-        kind: type = hints[section]
+    for section, kind, values in _sections(cls, data):
         try:
             TypeAdapter(kind).validate_json(json.dumps(values), strict=True, extra="forbid")
         except RecipeError as error:
@@ -282,6 +278,19 @@ def _own_problem(cls: type, data: Mapping[str, Any]) -> _Problem | None:
         except (ValidationError, TypeError, ValueError, RecursionError):
             continue  # told by the whole's own validation
     return None
+
+
+def _sections(cls: type, data: Mapping[str, Any]) -> Iterator[tuple[str, type, dict[str, Any]]]:
+    """Name, class and values of each section that is given; those of a mapping of sections as ``mapping.key``."""
+    hints = typing.get_type_hints(cls)
+    for name, values in data.items():
+        kind = hints.get(name)
+        given = {name: values}
+        if typing.get_origin(kind) is dict and isinstance(values, dict):
+            kind = typing.get_args(kind)[1]
+            given = {f"{name}.{key}": value for key, value in values.items()}
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            yield from ((place, kind, own) for place, own in given.items() if isinstance(own, dict))
 
 
 def _joined(problems: list[_Problem], where: str, set_by: Mapping[str, Any]) -> RecipeError:
@@ -322,8 +331,12 @@ def _problem(cls: type, detail: ErrorDetails) -> _Problem:
 
 def _section(cls: type, path: Sequence[str]) -> type:
     for piece in path:
-        # A number is an item's place in a list of sections.
-        cls = typing.get_args(cls)[0] if piece.isdigit() else typing.get_type_hints(cls)[piece]
+        if typing.get_origin(cls) is dict:
+            cls = typing.get_args(cls)[1]  # whatever the key, all of a mapping's sections are alike
+        elif piece.isdigit():
+            cls = typing.get_args(cls)[0]  # an item's place in a list of sections
+        else:
+            cls = typing.get_type_hints(cls)[piece]
     return cls
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from capfilt.catalog import recipe_file
 from capfilt.errors import RecipeError
+from capfilt.paper.config import Table
 from capfilt.recipe import FREE_FIELDS, Recipe, load, load_config, resolved, to_json
 from capfilt.train.config import TrainConfig
 
@@ -185,6 +186,26 @@ def test_a_mistake_in_a_joined_source_is_told_by_its_place(write):
     assert "Did you mean source.also.1.origin?" in caught.value.mend
     with pytest.raises(RecipeError, match="has others that join it"):
         load(write("source: {also: [{path: a, also: [{path: b}]}]}"), source="x")
+
+
+@pytest.mark.parametrize(
+    ("arm", "named", "mend"),
+    [
+        ("two: {title: b, captionr: true}", "arms.two.captionr: no such field", "Did you mean arms.two.captioner?"),
+        ("7: {title: b, captionr: true}", "arms.7.captionr: no such field", "Did you mean arms.7.captioner?"),
+        ("two: {title: b, captions: many}", "arms.two.captions: 'many' is not a whole number", "whole number"),
+        ("two: {title: b, captions: 65}", "arms.two.captions: 65 is not within [1, 64]", "in that range"),
+        ("captions: {title: b, captions: 65}", "arms.captions.captions: 65 is not within [1, 64]", "in that range"),
+        ("two: {title: b, rounds: 2}", "arms.two.rounds: nothing is bootstrapped", "captioner: true"),
+        ("two: {captioner: true}", "arms.two.title: is needed", "Give arms.two.title."),
+        ("two: 3", "arms.two: 3 is not a section", ""),
+    ],
+)
+def test_a_mistake_in_one_of_several_named_sections_is_told_by_its_name(write, arm, named, mend):
+    with pytest.raises(RecipeError) as caught:
+        load_config(Table, write(f"title: t\nsection: s\narms:\n  one: {{title: a}}\n  {arm}\n"))
+    assert named in caught.value.what
+    assert mend in caught.value.mend
 
 
 def test_the_identity_is_a_recipe_again(write):
