@@ -3,6 +3,7 @@
 import json
 import os
 import random
+from itertools import islice
 
 import pytest
 import torch
@@ -10,15 +11,20 @@ import yaml
 
 from capfilt.bootstrap import Progress
 from capfilt.errors import CapfiltError, DestinationError, RecipeError, TrainingError
+from capfilt.evaluate.captioning import write
+from capfilt.evaluate.references import read
 from capfilt.flow.config import RunConfig
 from capfilt.med.model import MED
+from capfilt.peers.opening import open_captioner
 from capfilt.recipe import load_config
+from capfilt.roles import Writing
 from capfilt.rounds.config import RoundsConfig
 from capfilt.rounds.run import rounds
 from capfilt.shards.verify import verify
 from capfilt.storage import Store
 from capfilt.train.log import StepReport
 from tests.conftest import COLOURS, SHAPES, shape_picture
+from tests.peers.conftest import blip
 
 LOCAL = RunConfig(runner="local")
 PICTURES = 20
@@ -242,6 +248,22 @@ def test_round_1_may_begin_with_a_captioner_and_a_filter(loop, world, tmp_path):
         "round.json",
     ]
     assert "as they were given" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_captioner_of_others_is_measured_with_the_prompt_that_it_is_asked(loop, world, shape_shard, tmp_path):
+    folder = tmp_path / "blip"
+    folder.mkdir()
+    blip(folder)
+    start = [f"start.captioner={folder}", f"start.filter={world}/filter"]
+    loop(1, tmp_path / "out", "bootstrap.capfilt.prompt=a photo of", start=start, held_out=[str(shape_shard)])
+    lines = (tmp_path / "out" / "round-01" / "held-out" / "captions.jsonl").read_text().splitlines()
+    items = list(islice(read([str(shape_shard)]), 12))
+
+    def written(prompt):
+        captioner = open_captioner(folder, Writing(beams=3), prompt=prompt, device="cpu", dtype=torch.float32)
+        return write(captioner, items, batch_size=64)
+
+    assert [json.loads(line)["caption"] for line in lines] == written("a photo of") != written(None)
 
 
 def test_a_round_that_keeps_nothing_says_so(loop, world, tmp_path):

@@ -147,7 +147,12 @@ class Loop:
 
     def _measure(self, models: Mapping[str, str]) -> dict[str, Any]:
         config = self.config.held_out
-        asked = Asked(rerank=config.rerank, batch_size=config.batch_size, device=device_of(config.device))
+        asked = Asked(
+            prompt=self.config.bootstrap.capfilt.prompt,
+            rerank=config.rerank,
+            batch_size=config.batch_size,
+            device=device_of(config.device),
+        )
         measured: tuple[tuple[Measure, str], ...] = (
             ("captioning", "captioner"),
             ("filtering", "filter"),
