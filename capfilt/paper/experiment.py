@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from capfilt.bootstrap import bootstrap
 from capfilt.captions import clean
@@ -26,6 +28,7 @@ from capfilt.flow.config import PlanConfig, RunConfig
 from capfilt.inputs import identity as content_of
 from capfilt.med.captioner import MEDCaptioner
 from capfilt.med.config import Sharing
+from capfilt.med.device import device_of, precision_of
 from capfilt.med.model import MED
 from capfilt.paper.config import Arm, Scale, of_seed
 from capfilt.paper.material import HELD_OUT, cut
@@ -79,6 +82,8 @@ class Experiment:
         )
         self.used: dict[str, float] = {}
         """CPU seconds by step, of those that were asked for since it was emptied."""
+        self.precisions: set[str] = set()
+        """What those of them that train or bootstrap were computed in."""
 
     def unit(self, arm: Arm, seed: int) -> dict[str, float]:
         """The figures of an arm at a seed, by name; shares in %, CIDEr times 100.
@@ -86,7 +91,7 @@ class Experiment:
         Raises:
             CapfiltError: a step failed; the next call goes on.
         """
-        self.used = {}
+        self.used, self.precisions = {}, set()
         sharing = arm.sharing or self.scale.model.shared
         begin = self._start(seed, sharing)
         if not (arm.captioner or arm.filter):
@@ -119,6 +124,19 @@ class Experiment:
     def _ask(self, kind: str, seed: int, identity: Mapping[str, Any], work: Any) -> Step:
         step = self.steps(f"{kind}-s{seed}", {"on": self.material.name, **identity}, work)
         self.used[step.name] = step.cpu_s
+        return step
+
+    def _computed(
+        self, kind: str, seed: int, identity: Mapping[str, Any], precision: str, work: Callable[[Path], dict[str, Any]]
+    ) -> Step:
+        """A step that is computed in what this machine takes ``precision: auto`` for, and writes that down.
+
+        Machines may share a folder, so what was done is told by its own precision and not by that of the machine that
+        finds it. Of a step that was stopped and went on it is the last part's. Folders made before it was written down
+        say nothing, and count as this machine's.
+        """
+        step = self._ask(kind, seed, identity, lambda folder: {**work(folder), "precision": precision})
+        self.precisions.add(step.figures.get("precision", precision))
         return step
 
     def _start(self, seed: int, sharing: Sharing) -> Step:
@@ -188,7 +206,8 @@ class Experiment:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             return {"steps": done.steps, "first_loss": done.first_loss, "last_loss": done.last_loss}
 
-        return self._ask(kind, seed, {"train": told, "begin": begin.name, **identity}, work)
+        identity = {"train": told, "begin": begin.name, **identity}
+        return self._computed(kind, seed, identity, _trained_in(config), work)
 
     def _data(self, arm: Arm, seed: int, captioner: Step, judge: Step) -> Step:
         capfilt = replace(
@@ -210,7 +229,9 @@ class Experiment:
             done = bootstrap(recipe.source, dest, recipe=recipe, run=RunConfig(runner="local"))
             return {"totals": (done.manifest or {})["totals"]}
 
-        return self._ask("data", seed, {"capfilt": told, "captioner": captioner.name, "filter": judge.name}, work)
+        identity = {"capfilt": told, "captioner": captioner.name, "filter": judge.name}
+        precision = _name(precision_of(capfilt.dtype, device_of(capfilt.device)))
+        return self._computed("data", seed, identity, precision, work)
 
     def _measure(self, model: Step, seed: int) -> dict[str, float]:
         """Retrieval of the pretrained model, and captions of what a short finetuning makes of it."""
@@ -282,6 +303,16 @@ class Experiment:
             (origin,) = source.config.origins
             found[origin] += count
         return {f"{origin} texts": count for origin, count in found.items()}
+
+
+def _trained_in(config: TrainConfig) -> str:
+    """bfloat16 where autocast computes in it, else float32, which weights and their updates are in anyway."""
+    found = precision_of(config.precision, device_of(config.device))
+    return _name(found if found == torch.bfloat16 else torch.float32)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _content(corpora: Path) -> str:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from capfilt.errors import DestinationError, require_within
-from capfilt.med.device import device_of, precision_of
-from capfilt.paper.config import Scale, load_scale, load_table
+from capfilt.paper.config import load_scale, load_table
 from capfilt.paper.experiment import Experiment
 from capfilt.paper.page import draw, markdown
 from capfilt.paper.steps import Steps
@@ -55,32 +54,29 @@ def run_table(
         "show": list(asked.show),
         "scale": Path(scale).stem,
         "seeds": seeds,
-        "precision": precision(size),
+        "precision": "",
         "material": doing.material.figures,
         "cpu_s": 0.0,
         "arms": [{"name": key, "title": arm.title, "paper": arm.paper, "units": []} for key, arm in asked.arms.items()],
         "recipe": {key: asdict(arm) for key, arm in asked.arms.items()},
     }
     cost: dict[str, float] = {}
+    precisions: set[str] = set()
     for seed in range(seeds):
         for row, (key, arm) in zip(told["arms"], asked.arms.items(), strict=True):
             tell(f"table {name}, {key}, seed {seed}")
             figures = doing.unit(arm, seed)
             cost |= doing.used
+            precisions |= doing.precisions
             row["units"].append({"seed": seed, "figures": figures})
             row.update(summary([unit["figures"] for unit in row["units"]]))
+            told["precision"] = " and ".join(sorted(precisions))
             told["cpu_s"] = round(sum(cost.values()), 1)
             store.write_json(f"{name}.json", told)
     store.write(f"{name}.md", markdown(told).encode())
     if figure := draw(told):
         store.write(f"{name}.png", figure)
     return told
-
-
-def precision(scale: Scale) -> str:
-    """What this machine pretrains in."""
-    asked = scale.pretrain
-    return str(precision_of(asked.precision, device_of(asked.device))).removeprefix("torch.")
 
 
 def summary(units: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:

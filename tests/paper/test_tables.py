@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from capfilt.cli.main import call
 from capfilt.errors import RecipeError
+from capfilt.med import device
 from capfilt.paper import page
 from capfilt.paper.config import Arm, SplitConfig, load_scale, load_table, tables
 from capfilt.paper.experiment import _content
@@ -196,6 +197,36 @@ def test_another_seed_is_another_unit(made: Path, corpora: Path, tmp_path: Path,
     assert [unit["seed"] for unit in both["units"]] == [0, 1]
     one, two = (unit["figures"]["recall"] for unit in both["units"])
     assert both["mean"]["recall"] == pytest.approx((one + two) / 2)
+
+
+def test_a_table_tells_the_precision_of_every_step_whatever_machine_finds_it(
+    corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, scale = yaml.safe_load(TABLE), yaml.safe_load(SCALE)
+    table["arms"] = {key: table["arms"][key] for key in ("none", "both")}
+    for name in ("pretrain", "captioner", "filter", "next_captioner"):
+        scale[name]["precision"] = "auto"
+    scale["capfilt"]["dtype"] = "auto"
+    for name, told in (("small", table), ("auto", scale)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(told))
+    out = tmp_path / "out"
+
+    def on(features: set[str], seeds: int) -> str:
+        monkeypatch.setattr(device, "cpu_features", lambda: features)
+        files = (str(tmp_path / f"{name}.yaml") for name in ("small", "auto"))
+        told = run_table(next(files), str(out), corpora=str(corpora), scale=next(files), seeds=seeds, tell=len)
+        assert f" in {told['precision']}; " in (out / "small.md").read_text()
+        return str(told["precision"])
+
+    assert on(set(), 1) == "float32"
+    assert on({"amx_bf16"}, 1) == "float32", "nothing was done anew"
+    assert on({"amx_bf16"}, 2) == "bfloat16 and float32"
+    assert on(set(), 2) == "bfloat16 and float32"
+    for file in (out / "steps").glob("*/done.json"):
+        done = json.loads(file.read_text())
+        done["figures"].pop("precision", None)
+        file.write_text(json.dumps(done))
+    assert on(set(), 2) == "float32", "folders of before do not tell, and are gone on with"
 
 
 def test_the_web_pairs_are_as_noisy_as_asked(corpora: Path, tmp_path: Path) -> None:
