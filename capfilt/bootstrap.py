@@ -35,7 +35,15 @@ from capfilt.shards.claim import (
     recorded_changes,
     refuse_strangers,
 )
-from capfilt.shards.commit import PartMarker, claim, committed, remove_strangers, write_manifest
+from capfilt.shards.commit import (
+    PartMarker,
+    claim,
+    committed,
+    recorded_dedup,
+    remove_manifest,
+    remove_strangers,
+    write_manifest,
+)
 from capfilt.shards.lease import Lease, leased
 from capfilt.sources.base import Source, SourceConfig
 from capfilt.sources.opening import open_source
@@ -151,8 +159,7 @@ def bootstrap(
         meter = _Meter(on_progress, planned, done, lease)
         _run(opened, left, stages, run or RunConfig(), meter)
         if failed:
-            # Without it, a run that is cut off is seen to be unfinished.
-            store.remove("manifest.json")
+            remove_manifest(store)
             meter.again(done[part.index] for part in failed)
             _run(opened, failed, stages.again, run or RunConfig(), meter)
         lease.check()
@@ -302,7 +309,8 @@ def _finish(
         markers = committed(store)
         remove_strangers(store, markers)
         books, parts = resolved(recipe), len(planned.parts)
-        told = {"changes": changes} if (changes := recorded_changes(store)) else {}
+        earlier = {"changes": recorded_changes(store), "dedup": recorded_dedup(store)}
+        told = {name: value for name, value in earlier.items() if value}
         described = source.describe()
         write_manifest(
             store, recipe=books, source=described, models=models, parts_planned=parts, more=told, markers=markers
@@ -328,8 +336,7 @@ def _adopt(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any]) 
     said: list[str] = []
 
     def record(changes: list[str]) -> None:
-        # The manifest tells no longer what is there, and without it a run that is cut off is seen.
-        store.remove("manifest.json")
+        remove_manifest(store)
         record_changes(store, [*changes, *others], len(done))
         said.extend(changes)
 

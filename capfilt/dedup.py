@@ -62,6 +62,8 @@ def dedup(
     >>> capfilt.dedup("clean", dry_run=True).pictures == sum(1 for _ in capfilt.read("clean"))
     True
 
+    Rows that come in later (by a second try, by changes, in a repaired part) were not compared: call it again.
+
     Args:
         dest: a finished destination of the main job.
         near: most bits of 64 in which two perceptual hashes may differ, 0 to 8; -1 finds equal pictures only.

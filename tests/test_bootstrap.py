@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from capfilt.bootstrap import bootstrap
+from capfilt.dedup import dedup
 from capfilt.errors import CapfiltError, DestinationError, ModelError, RecipeError, SourceError
 from capfilt.flow.config import RunConfig
 from capfilt.med.model import MED
@@ -488,6 +490,36 @@ def test_card_and_report_are_of_the_manifest_though_the_run_that_changed_the_par
     assert all((out / name).read_bytes() != data for name, data in kept.items())
     names = {shard.name for shard in (out / "shards").iterdir()}
     assert all(name in (out / "croissant.json").read_text() for name in names)
+
+
+def test_what_dedup_did_stays_in_the_manifest_whatever_is_done_again(job, moody, tmp_path, monkeypatch):
+    """By a second try, by one that is cut off, after a repair, and with changes."""
+    file, late = moody
+    job("out", *SMALL, source=file)
+    out = tmp_path / "out"
+    dedup(str(out), near=1)
+    tried_again(late[:1])
+    assert job("out", *SMALL, source=file, retry=["http_status"]).manifest["dedup"] == {"near": 1}
+
+    tried_again(late[1:])
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["capfilt.bootstrap"], "_finish", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            job("out", *SMALL, source=file, retry=["http_status"])
+    assert not (out / "manifest.json").exists()
+    assert job("out", *SMALL, source=file).manifest["dedup"] == {"near": 1}
+
+    shard = next((out / "shards").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-700])
+    assert repair(Store(str(out)))
+    assert job("out", *SMALL, source=file).manifest["dedup"] == {"near": 1}
+
+    dedup(str(out), near=-1)
+    done = job("out", *SMALL, "capfilt.top_p=0.5", source=file, with_changes=True)
+    assert done.manifest["changes"]
+    assert done.manifest["dedup"] == {"near": -1}
+    assert verify(Store(str(out))) == []
+    assert not (out / "dedup.json").exists()
 
 
 def test_a_destination_within_its_source_is_refused(job, tmp_path):

@@ -34,6 +34,9 @@ from capfilt.storage import HashingWriter, Store
 
 __all__ = ["PartMarker", "SinkConfig", "claim", "commit_part", "committed", "kept_samples", "write_manifest"]
 
+DEDUP = "dedup.json"
+"""What the manifest told of duplicates, while it is away."""
+
 ShardFormat = Literal["webdataset", "parquet", "both"]
 ShardImages = Literal["jpeg", "as_is"]
 
@@ -197,7 +200,28 @@ def write_manifest(
         **(more or {}),
     }
     store.write_json("manifest.json", manifest)
+    store.remove(DEDUP)
     return manifest
+
+
+def remove_manifest(store: Store) -> None:
+    """Takes the manifest away while parts change: without it, a run that is cut off is seen to be unfinished.
+
+    What `capfilt dedup` did to the data set stands nowhere else, so it is laid down in ``dedup.json`` before, until
+    the next manifest has it.
+    """
+    if told := recorded_dedup(store):
+        store.write_json(DEDUP, told)
+    store.remove("manifest.json")
+
+
+def recorded_dedup(store: Store) -> dict[str, Any] | None:
+    """How duplicates were last looked for, by the manifest or by what was left of it; None if they never were."""
+    try:
+        return dict(store.read_json("manifest.json")["dedup"])
+    except (DestinationError, FileNotFoundError, KeyError, TypeError, ValueError):
+        # A manifest that is damaged tells nothing, and is written anew.
+        return dict(store.read_json(DEDUP)) if store.exists(DEDUP) else None
 
 
 _WRITERS: dict[str, tuple[str, Callable[..., int]]] = {

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from capfilt.errors import CapfiltError, DestinationError
 from capfilt.inputs import open_read
 from capfilt.records import Tally
-from capfilt.shards.commit import remove_strangers
+from capfilt.shards.commit import remove_manifest, remove_strangers
 from capfilt.shards.lease import leased
 from capfilt.shards.marker import PartMarker, StoredFile, committed, marker_of
 from capfilt.shards.parquet import read_ledger
@@ -74,7 +74,7 @@ def repair(store: Store) -> list[int]:
         remove_strangers(store, left)
         again = sorted(int(stem) for name in broken if (stem := PurePosixPath(name).stem).isdigit())
         if again or any(_of_manifest(store, left)):
-            store.remove("manifest.json")
+            remove_manifest(store)
     return again
 
 
