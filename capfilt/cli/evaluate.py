@@ -65,7 +65,12 @@ def command(
             "--labels", metavar="FILE", help="CSV of judged pairs (id, text, label): measures the filter on them."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="So many pictures at most.")] = 5000,
+    limit: Annotated[
+        int,
+        typer.Option(
+            "--limit", min=1, metavar="N", help="So many pictures at most; of labels alone, so many judged ones."
+        ),
+    ] = 5000,
     decoding: Annotated[Decoding, typer.Option("--decoding", help="How captions are written.")] = Decoding.BEAM,
     prompt: Annotated[str | None, typer.Option("--prompt", help="What a captioner of others is asked.")] = None,
     rerank: Annotated[int, typer.Option("--rerank", min=0, metavar="K", help="Candidates that ITM ranks again.")] = 256,
@@ -85,12 +90,16 @@ def command(
     texts, as a person judged them.
     """
     from capfilt.catalog import model_folder
+    from capfilt.evaluate.labels import of_labels, read_labels
     from capfilt.evaluate.references import read
 
     folder = model_folder(model)
     if out is not None:
         _check_out(out)
-    items = list(islice(read(data, images=images, split=split), limit))
+    found = read(data, images=images, split=split)
+    if labels is not None and set(measure or ()) == {MeasureName.LABELS}:
+        found = of_labels(found, read_labels(labels))
+    items = list(islice(found, limit))
     # Torch only now: a mistake is told of at once.
     from capfilt.evaluate.run import ROWS, Asked, Results, evaluate
     from capfilt.med.device import device_of
@@ -107,6 +116,9 @@ def command(
         device=device_of(device),
     )
     about = {"model": model, "data": list(data), "split": split, "limit": limit}
+    if labels is not None:
+        # Of a label that is not found: whether its picture may be among those that were not read.
+        about["cut"] = next(found, None) is not None
     results = None if out is None else Results(out)
     try:
         told = evaluate(
@@ -155,7 +167,7 @@ def show(told: dict[str, Any]) -> None:
     if "retrieval" in told:
         _show_retrieval(told["retrieval"])
     if "labels" in told:
-        _show_labels(told["labels"])
+        _show_labels(told["labels"], told["limit"] if told["cut"] else None)
 
 
 def _show_captioning(part: dict[str, Any]) -> None:
@@ -201,7 +213,7 @@ def _show_retrieval(part: dict[str, Any]) -> None:
     table("Retrieval, recall in %", ["of", "R@1", "R@5", "R@10"], rows)
 
 
-def _show_labels(part: dict[str, Any]) -> None:
+def _show_labels(part: dict[str, Any], limit: int | None) -> None:
     rows = []
     for name, own in part["sets"].items():
         rule = own["rule"] or dict.fromkeys(("precision", "recall", "kept_wrong"))
@@ -219,7 +231,8 @@ def _show_labels(part: dict[str, Any]) -> None:
     head = ["set", "right", "wrong", "AUC by ITM", "AUC by ITC", "precision, %", "recall, %", "wrong kept, %"]
     table("Judged pairs, with 95% intervals; shares at P(match) 0.5", head, rows)
     if part["not_found"]:
-        typer.echo(f"{part['not_found']:,} labels are of pictures that are not in the data")
+        where = "in the data" if limit is None else f"among the first {limit:,} pictures (--limit)"
+        typer.echo(f"{part['not_found']:,} labels are of pictures that are not {where}")
 
 
 def _interval(found: dict[str, float] | None, times: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -195,10 +195,7 @@ def scored(
             pairs.append((item, [labels[place].text for place in found]))
             places.append(found)
     if not pairs:
-        raise DataError(
-            "none of the labels' pictures is in the data",
-            mend="Name the data that was judged: the column id holds its ids, or its keys.",
-        )
+        raise _none_there()
     scores: dict[int, Score] = {}
     rows = iter(places)
     for part in batches(pairs, batch_size):
@@ -207,6 +204,28 @@ def scored(
     if not all(math.isfinite(value) for s in scores.values() for value in (s.itc, s.itm or 0.0)):
         raise ModelError("the filter's scores are not numbers", where="filter", mend="Its weights are damaged.")
     return [Scored(labels[place], scores[place]) for place in sorted(scores)]
+
+
+def of_labels(items: Iterable[Referenced], labels: Sequence[Label]) -> Iterator[Referenced]:
+    """The pictures that someone judged, of any number.
+
+    Raises:
+        DataError: none of them is there.
+    """
+    wanted, found = {label.id for label in labels}, False
+    for item in items:
+        if item.id in wanted or item.key in wanted:
+            found = True
+            yield item
+    if not found:
+        raise _none_there()
+
+
+def _none_there() -> DataError:
+    return DataError(
+        "none of the labels' pictures is there",
+        mend="Name the data that was judged (the column id holds its ids, or its keys), and all of it: see --limit.",
+    )
 
 
 def labelled(pairs: Sequence[Scored], thresholds: Sequence[float], *, seed: int = 0) -> dict[str, Labelled]:

@@ -187,6 +187,24 @@ def test_a_filter_is_measured_on_pairs_that_someone_judged(capfilt, models, shap
     assert "judgements" not in json.loads(both.out)
 
 
+def test_labels_beyond_the_limit_are_found_or_not_called_absent(capfilt, models, shape_shard, tmp_path):
+    (tmp_path / "labels.csv").write_text(
+        "id,text,label\n3,a red circle,right\n20,a red circle,wrong\n9999,a circle,right\n"
+    )
+    asked = ("evaluate", models / "filter", shape_shard, "--labels", tmp_path / "labels.csv")
+    alone = capfilt(*asked, "--measure", "labels", "--limit", "4")
+    assert alone.code == 0, alone.err
+    assert "2 pictures" in alone.out
+    assert "1 labels are of pictures that are not in the data" in alone.out
+    cut = capfilt(*asked, "--measure", "labels", "--limit", "1")
+    assert "2 labels are of pictures that are not among the first 1 pictures (--limit)" in cut.out
+    beside = capfilt(*asked, "--measure", "filtering", "--limit", "8")
+    assert "2 labels are of pictures that are not among the first 8 pictures (--limit)" in beside.out
+    (tmp_path / "labels.csv").write_text("id,text,label\n9999,a circle,right\n")
+    none = capfilt(*asked, "--measure", "labels")
+    assert (none.code, "none of the labels' pictures is there" in none.err) == (2, True)
+
+
 def test_labels_need_a_filter_and_a_table(capfilt, models, shape_shard, tmp_path):
     (tmp_path / "labels.csv").write_text("id,text,label\n0,a circle,good\n")
     said = capfilt("evaluate", models / "captioner", shape_shard, "--labels", tmp_path / "labels.csv")
