@@ -193,7 +193,8 @@ def _show_filtering(part: dict[str, Any]) -> None:
     )
     if part["noise_ratio"] is not None:
         typer.echo(
-            f"noise ratio at P(match) 0.5: {_percent(part['noise_ratio'])} of the data's {part['texts']:,} texts"
+            f"noise ratio at P(match) 0.5: {_percent(part['noise_ratio'])} of the {part['texts']:,} texts "
+            "of these pictures, rejected ones too"
         )
     shown = ("precision", "recall", "kept_false", "noise_ratio")
     rows = [[f"{row['threshold']:.2f}", *(_percent(row[name]) for name in shown)] for row in part["thresholds"][::2]]

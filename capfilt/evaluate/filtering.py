@@ -37,7 +37,7 @@ class Separation:
     kept_false: float | None
     """Share of false captions that pass the rule."""
     texts: int
-    """The data's own texts: all captions of its pictures."""
+    """The data's own texts: all captions of its pictures, those too that another filter, or this one, rejected."""
     noise_ratio: float | None
     """Share of these that the rule judges noisy, the paper's figure for web and synthetic texts; in [0, 1]."""
 
@@ -113,7 +113,7 @@ class Judged:
     """Of each picture's first caption."""
     false: list[Score]
     further: list[Score] = field(default_factory=list)
-    """Of what else the pictures' own people say of them."""
+    """Of the pictures' other texts, the rejected ones among them."""
 
     def separation(self) -> Separation:
         """How far apart they are."""
@@ -164,7 +164,7 @@ def _decisive(scores: Sequence[Score]) -> npt.NDArray[np.float64]:
 
 
 def judged(judge: Filter, items: Sequence[Referenced], *, seed: int = 0, batch_size: int = 64) -> Judged:
-    """Score each picture's captions, and one of another picture's first ones.
+    """Score each picture's captions, kept and rejected, and one of another picture's first ones.
 
     Args:
         judge: the filter.
@@ -176,7 +176,8 @@ def judged(judge: Filter, items: Sequence[Referenced], *, seed: int = 0, batch_s
         DataError: there is nothing to judge, or one text is too frequent to shuffle. ModelError: a score is no number.
     """
     false = shuffled([item.texts[0] for item in items], seed)
-    pairs = [(item, [text, *item.texts]) for item, text in zip(items, false, strict=True)]
+    # Without the rejected, a filter would find no noise in what it has itself cleaned.
+    pairs = [(item, [text, *item.texts, *item.rejected]) for item, text in zip(items, false, strict=True)]
     scores: list[list[Score]] = []
     for part in batches(pairs, batch_size):
         scores += judge.score([decode(item) for item, _ in part], [texts for _, texts in part])

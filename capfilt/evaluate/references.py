@@ -35,6 +35,8 @@ class Referenced:
     """The encoded picture, if it is here."""
     id: str = ""
     """The content id that shards of ours say; empty of others."""
+    rejected: tuple[str, ...] = ()
+    """Texts of the picture that a filter took out and that are still in the shards; no references."""
 
     def image(self) -> bytes:
         """The encoded picture.
@@ -93,7 +95,9 @@ def _shards(entry: str) -> Iterator[Referenced]:
     for sample in samples(shards_of(entry)):
         texts = tuple(caption["text"] for caption in sample.captions if caption["kept"])
         if texts:
-            yield Referenced(sample.key, texts, data=sample.image, id=str(sample.meta.get("id") or ""))
+            rejected = tuple(caption["text"] for caption in sample.captions if not caption["kept"])
+            of = str(sample.meta.get("id") or "")
+            yield Referenced(sample.key, texts, data=sample.image, id=of, rejected=rejected)
 
 
 def _annotated(url: str, root: str, split: str | None) -> Iterator[Referenced]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,11 @@ from capfilt.captions import clean
 from capfilt.errors import DataError
 from capfilt.evaluate.captioning import wording
 from capfilt.evaluate.filtering import Judged, auc, judged, shuffled
-from capfilt.evaluate.references import Referenced
+from capfilt.evaluate.references import Referenced, read
+from capfilt.records import Caption
 from capfilt.roles import Score
+from capfilt.shards.sample import Sample
+from capfilt.shards.tar import write_tar
 from tests.conftest import shape_picture
 
 NUMBERS = st.lists(st.integers(0, 9).map(float), min_size=1, max_size=30)
@@ -107,3 +111,23 @@ def test_each_picture_is_judged_by_all_its_texts_and_by_one_of_another() -> None
     assert all(own.itm != other.itm for own, other in zip(found.true, found.false, strict=True))
     assert [round(100 * s.itm) for s in found.further] == [10, 30, 31, 32, 33]
     assert judge.given == [[3, 2], [6], [2]]  # at most three pictures and six texts
+
+
+def test_texts_that_were_rejected_count_as_noise_and_in_no_auc(tmp_path: Path) -> None:
+    """A data set that this filter made, with what it rejected still in the shards."""
+    rows = [("a" * 50, "a" * 10), ("b" * 60, "b" * 20), ("c" * 70,)]
+    samples = []
+    for at, texts in enumerate(rows):
+        captions = [
+            Caption(text=text, origin="web", itm=len(text) / 100, itc=0.0, kept=len(text) >= 50) for text in texts
+        ]
+        samples.append(Sample(f"{at}", shape_picture("red", "circle", random.Random(at)), captions))
+    with (tmp_path / "0.tar").open("wb") as file:
+        write_tar(file, samples)
+    items = list(read([str(tmp_path / "0.tar")]))
+    assert [item.texts for item in items] == [row[:1] for row in rows]
+    found = judged(Lengths(), items)
+    told = found.separation()
+    assert (told.pairs, told.texts, told.noise_ratio) == (3, 5, pytest.approx(2 / 5))
+    assert [round(100 * s.itm) for s in found.true] == [50, 60, 70]
+    assert sorted(round(100 * s.itm) for s in found.false) == [50, 60, 70]
