@@ -12,13 +12,13 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from capfilt.captions import clean
-from capfilt.errors import EngineError
+from capfilt.errors import DataError, EngineError
 
 TOKENIZER_JAVA = "PTB"
 TOKENIZER_PLAIN = "plain"
@@ -68,7 +68,7 @@ def quality(texts: Sequence[str], references: Sequence[Sequence[str]], *, java: 
         java: whether to use it; None where there is one.
 
     Raises:
-        EngineError: pycocoevalcap is not installed.
+        EngineError: pycocoevalcap is not installed. DataError: no reference has a word.
     """
     try:
         from pycocoevalcap.bleu.bleu import Bleu  # noqa: PLC0415  an extra
@@ -78,6 +78,7 @@ def quality(texts: Sequence[str], references: Sequence[Sequence[str]], *, java: 
         raise EngineError(
             "the caption metrics are not installed", where="pycocoevalcap", mend="pip install 'capfilt[eval]'"
         ) from error
+    check_references(references)
     has_java = shutil.which("java") is not None if java is None else java
     said, wanted, has_java = _tokenized(texts, references, has_java)
     scores: dict[str, float] = {}
@@ -99,6 +100,16 @@ def quality(texts: Sequence[str], references: Sequence[Sequence[str]], *, java: 
             left_out[name] = (str(error).strip().splitlines() or [type(error).__name__])[0]
     tokenizer = TOKENIZER_JAVA if has_java else TOKENIZER_PLAIN
     return Quality(captions=len(texts), tokenizer=tokenizer, scores=scores, left_out=left_out)
+
+
+def check_references(references: Iterable[Iterable[str]]) -> None:
+    """Passes where there is something to compare captions with.
+
+    Raises:
+        DataError: no reference of any picture has a word.
+    """
+    if not any(_WORD.search(text) for rows in references for text in rows):
+        raise DataError("no reference has a word to compare captions with", mend="Name data whose texts say something.")
 
 
 def _tokenized(texts: Sequence[str], references: Sequence[Sequence[str]], java: bool) -> tuple[Texts, Texts, bool]:

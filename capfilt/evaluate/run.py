@@ -19,7 +19,7 @@ from capfilt.errors import DataError, DestinationError, EngineError, ModelError
 from capfilt.evaluate.captioning import write
 from capfilt.evaluate.filtering import judged
 from capfilt.evaluate.labels import labelled, read_labels, scored
-from capfilt.evaluate.quality import diversity, quality
+from capfilt.evaluate.quality import check_references, diversity, quality
 from capfilt.evaluate.references import Referenced
 from capfilt.evaluate.retrieval import retrieve
 from capfilt.med.config import MEDConfig
@@ -118,6 +118,7 @@ def _measures(folder: Path, asked: Asked) -> tuple[Measure, ...]:
 
 
 def _captioning(folder: Path, items: Sequence[Referenced], asked: Asked) -> dict[str, Any]:
+    check_references(item.texts for item in items)  # before captions are written, which may take hours
     captioner = open_captioner(folder, asked.writing, prompt=asked.prompt, device=asked.device, dtype=torch.float32)
     texts = write(captioner, items, batch_size=asked.batch_size)
     try:

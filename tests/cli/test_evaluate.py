@@ -165,6 +165,14 @@ def test_a_captioner_writes_by_the_decoding_that_is_asked_for(capfilt, models, s
     assert written["greedy"] != written["nucleus"]
 
 
+def test_references_without_a_word_are_refused_before_captions_are_written(capfilt, models, tmp_path):
+    """The picture, which is none, would be opened for its caption."""
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    (tmp_path / "a.json").write_text(json.dumps([{"image": "a.png", "caption": ["...", "!"]}]))
+    said = capfilt("evaluate", models / "captioner", tmp_path / "a.json")
+    assert (said.code, "no reference has a word" in said.err) == (2, True)
+
+
 def test_a_filter_is_measured_on_pairs_that_someone_judged(capfilt, models, shape_shard, tmp_path):
     lines = ["id,text,label,set", *(f"{i},a red circle,{('right', 'wrong')[i % 2]},shapes" for i in range(12))]
     (tmp_path / "labels.csv").write_text("\n".join([*lines, "9999,a red circle,right,shapes"]) + "\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from capfilt.errors import EngineError
+from capfilt.errors import DataError, EngineError
 from capfilt.evaluate.quality import diversity, quality
 from capfilt.evaluate.references import read
 
@@ -163,6 +163,13 @@ def test_without_the_package_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(EngineError) as caught:
         quality(TEXTS, REFERENCES)
     assert "capfilt[eval]" in caught.value.mend
+
+
+def test_references_without_a_word_are_refused() -> None:
+    """CIDEr of them is an error of its own; one word among all of them is enough."""
+    with pytest.raises(DataError, match="no reference has a word"):
+        quality(["a cat", "a dog"], [["..."], ["!", ""]], java=False)
+    assert quality(["a cat", "a dog"], [["..."], ["dog"]], java=False).captions == 2
 
 
 def test_variety_is_counted() -> None:
