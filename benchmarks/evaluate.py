@@ -147,8 +147,8 @@ def _retrieval(sets: Mapping[str, Any]) -> str:
         part = told["retrieval"]
         cells = [" / ".join(_times_100(part[key][at]) for at in AT) for key in RECALLS]
         rows.append([name, part["pictures"], part["texts"], *cells])
-    head = ["set", "pictures", "texts", "TR by ITC", f"TR, first {part['reranked']} by ITM", "IR by ITC"]
-    return _table([*head, f"IR, first {part['reranked']} by ITM"], rows)
+    head = ["set", "pictures", "texts", "TR by ITC", f"TR, first {part['reranked_texts']} by ITM", "IR by ITC"]
+    return _table([*head, f"IR, first {part['reranked_pictures']} by ITM"], rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -206,8 +206,8 @@ def _show_retrieval(part: dict[str, Any]) -> None:
     for name, key in (
         ("texts, by ITC", "text_by_itc"),
         ("pictures, by ITC", "image_by_itc"),
-        (f"texts, first {part['reranked']} by ITM", "text"),
-        (f"pictures, first {part['reranked']} by ITM", "image"),
+        (f"texts, first {part['reranked_texts']} by ITM", "text"),
+        (f"pictures, first {part['reranked_pictures']} by ITM", "image"),
     ):
         if part[key] is not None:
             rows.append([name, *(f"{100 * part[key][at]:.1f}" for at in ("at_1", "at_5", "at_10"))])

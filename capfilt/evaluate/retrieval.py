@@ -38,12 +38,14 @@ class Recall:
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """Both directions, ranked by ITC alone and with the first ``reranked`` of each query again by ITM."""
+    """Both directions, ranked by ITC alone and with the first candidates of each query again by ITM."""
 
     pictures: int
     texts: int
-    reranked: int
-    """Candidates of each query that ITM ranked again."""
+    reranked_texts: int
+    """Texts of each picture that ITM ranked again."""
+    reranked_pictures: int
+    """Pictures of each text that ITM ranked again."""
     text_by_itc: Recall
     """Texts for a picture (TR)."""
     image_by_itc: Recall
@@ -92,7 +94,8 @@ def retrieve(
     return Retrieval(
         pictures=len(images),
         texts=len(texts),
-        reranked=min(rerank, max(len(images), len(texts))),
+        reranked_texts=min(rerank, len(texts)),
+        reranked_pictures=min(rerank, len(images)),
         text_by_itc=text_by_itc,
         image_by_itc=image_by_itc,
         text=text,

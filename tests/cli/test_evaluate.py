@@ -41,7 +41,7 @@ def test_a_whole_model_is_measured_on_everything(capfilt, models, shape_shard, t
     assert told["pictures"] == 24
     assert told["filtering"]["pairs"] == 24
     assert 0 <= told["filtering"]["auc_itm"] <= 1
-    assert told["retrieval"]["reranked"] == 4
+    assert told["retrieval"]["reranked_texts"] == told["retrieval"]["reranked_pictures"] == 4
     assert told["filtering"]["thresholds"][0]["recall"] == 1
     captions = [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
     assert len({row["key"] for row in captions}) == 24
@@ -110,6 +110,19 @@ def test_flickr30k_in_karpathys_layout_is_ranked_by_its_split(capfilt, models, t
     assert (told["retrieval"]["pictures"], told["retrieval"]["texts"], told["split"]) == (2, 10, "test")
     assert told["retrieval"]["image"]["at_5"] == 1.0
     assert 0 < told["retrieval"]["text"]["at_10"] <= 1
+
+
+def test_the_table_says_of_each_direction_how_many_candidates_there_were(capfilt, models, tmp_path):
+    draw = random.Random(0)
+    (tmp_path / "a.json").write_text(
+        json.dumps([{"image": f"{c}.jpg", "caption": [f"a {c} circle", f"{c} on white"]} for c in COLOURS])
+    )
+    for colour in COLOURS:
+        (tmp_path / f"{colour}.jpg").write_bytes(shape_picture(colour, "circle", draw))
+    said = capfilt("evaluate", models / "filter", tmp_path / "a.json", "--measure", "retrieval")
+    assert said.code == 0, said.err
+    assert f"texts, first {2 * len(COLOURS)} by ITM" in said.out
+    assert f"pictures, first {len(COLOURS)} by ITM" in said.out
 
 
 def test_json_is_all_of_stdout(capfilt, models, shape_shard):

@@ -76,7 +76,7 @@ def test_a_ranking_is_that_of_the_models_own_scores(tiny_architecture: Path) -> 
     for p in model.text.parameters():  # larger weights give a random model opinions
         p.mul_(4 if p.dim() > 1 else 1)
     got = retrieve(model, items, rerank=100, batch_size=3)
-    assert (got.pictures, got.texts, got.reranked) == (8, 16, 16)
+    assert (got.pictures, got.texts, got.reranked_texts, got.reranked_pictures) == (8, 16, 16, 8)
     texts = [(i, text) for i, item in enumerate(items) for text in (item.texts[0], item.texts[2])]
     scores, cosines = torch.zeros(8, 16), torch.zeros(8, 16)
     for i, item in enumerate(items):
