@@ -113,6 +113,9 @@ def test_what_more_concepts_do_is_as_measured() -> None:
         low, high = sorted((half - quarter, whole - half))
         assert f"{low:.1f} to {high:.1f}" == said
         assert said in PAGE
+    told = [f"{statistics.mean(told['sets'][concepts.SETS[0]]['shuffles']):.3f}" for told in anew]
+    card = " ".join((ROOT / "models" / "med-mini" / "README.md").read_text(encoding="utf-8").split())
+    assert f"have {told[0]}, {told[1]} and {told[2]} there" in card
     first, last = (anew[at]["losses"]["itm"] for at in (0, -1))
     assert f"ends at {first:.2f}, that of all at {last:.2f}" in PAGE
     emoji, icons = (found[name]["sets"][concepts.SETS[0]]["shuffles"] for name in list(found)[-2:])
