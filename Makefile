@@ -10,7 +10,7 @@ CORPORA ?= .cache/corpora
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all check format bench med-mini clean
+.PHONY: help quickstart test test-all check format docs bench med-mini clean
 .SUFFIXES:
 .DELETE_ON_ERROR:
 
@@ -47,7 +47,7 @@ med-mini: $(VENV)/.installed-corpora  ## the embedded model from public packages
 	$(BIN)/capfilt corpora train $(CORPORA)/shards runs/med-mini models/med-mini
 
 clean:  ## removes what these targets made, the environment too
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OUT) build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # uv installs several times faster than pip. It is taken from the path, or from the package index into the

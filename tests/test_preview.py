@@ -103,6 +103,9 @@ def test_the_command(
     assert told["page"] == str(tmp_path / "deep" / "page.html")
     assert (tmp_path / "deep" / "page.html").is_file()
     assert call(["preview", str(tmp_path / "none"), *sets]) == 2
+    capsys.readouterr()
+    assert call(["preview", str(pictures), "--out", "look/", *sets]) == 2
+    assert capsys.readouterr().err.startswith("error: --out look/: it names a folder\n  mend: Say look/preview.html.")
 
 
 def test_hours_follow_from_what_holds_it_up() -> None:

@@ -97,8 +97,10 @@ def command(
     if out is not None:
         _check_out(out)
     found = read(data, images=images, split=split)
-    if labels is not None and set(measure or ()) == {MeasureName.LABELS}:
-        found = of_labels(found, read_labels(labels))
+    # A mistake in the table is told of at once, and not after what is measured before.
+    table_of_labels = () if labels is None else read_labels(labels)
+    if table_of_labels and set(measure or ()) == {MeasureName.LABELS}:
+        found = of_labels(found, table_of_labels)
     items = list(islice(found, limit))
     # Torch only now: a mistake is told of at once.
     from capfilt.evaluate.run import ROWS, Asked, Results, evaluate

@@ -37,6 +37,7 @@ def command(
     Fetches, captions and judges N random rows on this machine and writes one page, FILE, to look at. Says how fast
     that was and what all of SOURCE would take. Writes no data set.
     """
+    from capfilt.errors import DestinationError
     from capfilt.preview import preview
     from capfilt.recipe import load
     from capfilt.report.trial import render
@@ -45,6 +46,8 @@ def command(
     made = load(recipe, sets or (), source=source)
     folder, _, name = out.rpartition("/")
     store = Store(folder or ("/" if out.startswith("/") else "."))
+    if not name:
+        raise DestinationError("it names a folder", where=f"--out {out}", mend=f"Say {out}preview.html.")
     store.check_writable()
     with meter("rows", quiet=quiet or as_json) as progress:
         looked = preview(made, rows=rows, seed=seed, on_rows=progress.update)

@@ -227,12 +227,11 @@ def test_labels_beyond_the_limit_are_found_or_not_called_absent(capfilt, models,
 
 
 def test_labels_need_a_filter_and_a_table(capfilt, models, shape_shard, tmp_path):
-    (tmp_path / "labels.csv").write_text("id,text,label\n0,a circle,good\n")
+    (tmp_path / "labels.csv").write_text("id,text,label\n0,a circle,right\n")
     said = capfilt("evaluate", models / "captioner", shape_shard, "--labels", tmp_path / "labels.csv")
     assert (said.code, "judges nothing" in said.err) == (2, True)
     said = capfilt("evaluate", models / "filter", shape_shard, "--measure", "labels")
     assert (said.code, "--labels FILE" in said.err) == (2, True)
-    said = capfilt(
-        "evaluate", models / "filter", shape_shard, "--measure", "labels", "--labels", tmp_path / "labels.csv"
-    )
-    assert (said.code, "line 2" in said.err) == (2, True)
+    (tmp_path / "labels.csv").write_text("id,text,label\n0,a circle,good\n")
+    said = capfilt("evaluate", models / "filter", shape_shard, "--labels", tmp_path / "labels.csv")
+    assert (said.code, "line 2" in said.err, len(said.err.splitlines())) == (2, True, 2), "before anything is measured"

@@ -12,6 +12,9 @@ import typer
 
 from capfilt.cli.examples import EXAMPLES
 from capfilt.cli.main import app
+from capfilt.recipe import Recipe, load_config
+from capfilt.rounds.config import RoundsConfig
+from capfilt.train.config import TrainConfig
 
 SCRIPT = Path(sys.executable).with_name("capfilt")
 ROOT = typer.main.get_command(app)
@@ -63,6 +66,24 @@ def test_the_parser_takes_each_example(line):
     while words and (inner := getattr(command, "commands", {}).get(words[0])):
         command, name = inner, [*name, words.pop(0)]
     command.make_context(" ".join(name), words)
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines if " --set " in line])
+def test_the_settings_of_each_example_are_those_of_its_recipe(line):
+    words = line.split()[1:]
+    name = words[0]
+    if name == "finetune":
+        assert f"init={'next-model/model'}" in words, "else it would start from random weights"
+        kind, recipe = TrainConfig, f"finetune-{words[1]}"
+    elif name == "rounds":
+        assert "start.model=next-model/model" in words, "round 1 would have nothing to begin with"
+        kind, recipe = RoundsConfig, "rounds"
+    else:
+        kind, recipe = (TrainConfig, "pretrain") if name == "pretrain" else (Recipe, "bootstrap")
+    needed = {Recipe: ("source.path=in",), RoundsConfig: ("human=[in]", "bootstrap.source.path=in")}
+    given = needed.get(kind, ())
+    sets = tuple(words[at + 1] for at, word in enumerate(words) if word == "--set")
+    assert load_config(kind, recipe, (*given, *sets))
 
 
 def test_json_everywhere_but_where_there_is_no_result():

@@ -33,6 +33,15 @@ def test_both_targets_run_as_nobody_in_particular_and_say_how_they_are(deploy):
     assert all(" -c /tmp/constraints.txt " in line for line in text.splitlines() if "pip install" in line)
 
 
+def test_rays_launcher_finds_what_it_calls_in_a_login_shell(deploy, tmp_path):
+    runtime = (deploy / "Dockerfile").read_text().split(" AS runtime\n")[1].split("\nFROM")[0]
+    assert "install --yes --no-install-recommends rsync" in runtime
+    (line,) = re.findall(r'echo "(.+)" > /etc/profile\.d/capfilt\.sh', runtime)
+    (tmp_path / "profile").write_text(line.replace("\\$", "$"))
+    command = ["sh", "-c", f'PATH=/usr/bin; . {tmp_path}/profile; echo "$PATH"']
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "/opt/capfilt/bin:/usr/bin\n"
+
+
 def pins(deploy):
     lines = (deploy / "constraints.txt").read_text().splitlines()
     found = [Requirement(line) for line in lines if line and not line.startswith("#")]

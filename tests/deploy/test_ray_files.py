@@ -40,6 +40,15 @@ def test_its_commands_are_rays(cluster):
         cli.commands[words[1]].make_context(words[1], words[2:])
 
 
+def test_every_machine_may_reach_the_store_and_the_page_says_what_to_put_in(deploy):
+    kinds = yaml.safe_load((deploy / "ray/aws.yaml").read_text())["available_node_types"]
+    assert {kind["node_config"]["IamInstanceProfile"]["Name"] for kind in kinds.values()} == {"ROLE"}
+    page = (deploy / "ray.md").read_text()
+    assert "in place of ROLE" in " ".join(page.split())
+    (command,) = (line for line in page.splitlines() if line.startswith("$ ray exec"))
+    assert "--address auto" in command
+
+
 def test_where_there_are_gpus_the_head_has_no_work(deploy):
     cluster = yaml.safe_load((deploy / "ray/aws.yaml").read_text())
     kinds = cluster["available_node_types"]
