@@ -9,6 +9,7 @@
     DEST/unseen-style-*.tar             trained concepts, styles never trained on
     DEST/heldout-clipart-*.tar          held-out clip art
     DEST/icons-train-*.tar              icons of other things, with the names that their files have
+    DEST/extras-train-*.tar             coloured drawings of things that are no emoji, named so too
     DEST/vocab.txt                      word pieces: those of a BERT encoder that captions and CLDR's words need
     DEST/words.safetensors              the encoder's vectors of these pieces (pieces, 384) float32
     DEST/backbone.safetensors           ImageNet weights for a model whose stem is an EfficientNet-Lite0
@@ -60,7 +61,9 @@ HELD_OUT = ("heldout-picture", "heldout-seen-style", "heldout-unseen-style", "un
 """The sets that are measured on."""
 ICONS = "icons-train"
 """The set that a filter may be trained on too; the vocabulary takes no word of it."""
-SETS = (*TRAINED, *HELD_OUT, ICONS)
+EXTRAS = "extras-train"
+"""Another one for the filter, in looks like the emoji's."""
+SETS = (*TRAINED, *HELD_OUT, ICONS, EXTRAS)
 BOILERPLATE_FROM = 10
 """A title below so many pictures of the training clip art is that of a series or its uploader."""
 
@@ -191,11 +194,13 @@ def _plan_icons(
         side: [phrase(e.label) for e in names.values() if (e.concept in held) == side and not e.toned]
         for side in (True, False)
     }
-    for icon in icons.read_icons(archives, hidden=icons.Hidden(labels[True], labels[False])):
-        url = f"icon:{icon.set}/{icon.key}"
-        meta = {"concept": icon.name, "style": icon.set}
-        plans.sets[ICONS].append(Plan(url=url, texts=(with_article(icon.name),), origin=Origin.HUMAN, meta=meta))
-        plans.vectors[url] = icon.svg
+    hidden = icons.Hidden(labels[True], labels[False])
+    for target, sets in ((ICONS, icons.SETS), (EXTRAS, icons.EXTRAS)):
+        for icon in icons.read_icons(archives, hidden=hidden, sets=sets):
+            url = f"icon:{icon.set}/{icon.key}"
+            meta = {"concept": icon.name, "style": icon.set}
+            plans.sets[target].append(Plan(url=url, texts=(with_article(icon.name),), origin=Origin.HUMAN, meta=meta))
+            plans.vectors[url] = icon.svg
 
 
 def _pictures_held_out(chosen: Mapping[emoji.Style, list[emoji.Emoji]]) -> frozenset[tuple[str, str]]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from capfilt.corpora.emoji import svg_of
 from capfilt.corpora.packages import read_npm
@@ -28,6 +29,8 @@ class IconSet:
     """Icons with one of these words are left out: they are another icon with a mark beside it."""
     numbered: bool = False
     """Whether a number in words at the end tells variants of one icon apart, as "two" does in "bottle-two"."""
+    categories: frozenset[str] = frozenset()
+    """The icons of these of the package's own categories alone; empty: of all."""
 
     @property
     def package(self) -> str:
@@ -61,6 +64,27 @@ SETS = (
     IconSet(name="tabler", without=_MARKED),
     IconSet(name="mdi", without=_MARKED),
 )
+_NO_THINGS = frozenset(
+    re.findall(
+        r"\w+",
+        """adilette agender android apple arduino aroace aromantic artstation asexual bdsm bigender bisexual bluesky
+        canary captain chrome chromium circled combining converse cplusplus crocs csharp darth delete demiboy
+        demigender demigirl demisexual discord dotnet dude ecosia edge element facebook facetime firefox gay
+        genderfluid genderqueer github gitlab gmund golang google greta greysexual hfg ibeacon imac inaturalist
+        indicator instagram internet intersex intricate javascript jellyfin kotlin lesbian lettersymbol linkedin
+        macbook magicmouse markdown mastodon musicbrainz netscape nonbinary openfoodfact openstreetmap opera pansexual
+        peertube pinterest pixelfed polyamory polysexual raspberry reddit responsive retina rounded ruby safari
+        service simple star svg symbol trump twitter typescript ubuntu webassembly wikidata windows winrar youtube""",
+    )
+)
+"""Firms, people, signs and identities: what their icons show is no thing that the name says."""
+EXTRAS = (
+    IconSet(name="openmoji", categories=frozenset({"Extras Openmoji", "Extras Unicode"}), without=_NO_THINGS),
+    IconSet(name="streamline-stickies-color"),
+    IconSet(name="flat-ui", without=_NO_THINGS),
+    IconSet(name="fluent-color", only=frozenset({"32"})),
+)
+"""Coloured drawings as large and plain as the emoji are, of things that Unicode has no emoji of."""
 COLOURS = (
     *("#000",) * 4,
     *("#333", "#555", "#888", "#c62828", "#1565c0", "#2e7d32", "#ef6c00", "#6a1b9a", "#4e342e", "#00838f"),
@@ -87,16 +111,17 @@ class Icon:
     svg: str
 
 
-def read_icons(archives: Mapping[str, Path], *, hidden: Hidden) -> Iterator[Icon]:
+def read_icons(archives: Mapping[str, Path], *, hidden: Hidden, sets: Iterable[IconSet] = SETS) -> Iterator[Icon]:
     """Every icon that is named by words and shows nothing of what is hidden, set by set, by key.
 
     Args:
         archives: from package name to its archive.
         hidden: the concepts that no icon may show.
+        sets: :data:`SETS` or :data:`EXTRAS`.
     """
-    for one in SETS:
+    for one in sets:
         icons = json.loads(read_npm(archives[one.package], "icons.json"))
-        for key in sorted(icons["icons"]):
+        for key in _keys(icons, archives, one):
             name = name_of(key, one)
             if name is None or hidden.shown_by(name):
                 continue
@@ -104,6 +129,13 @@ def read_icons(archives: Mapping[str, Path], *, hidden: Hidden) -> Iterator[Icon
             if svg is not None:
                 colour = COLOURS[pick(len(COLOURS), "colour", f"icon:{one.name}/{key}")]
                 yield Icon(one.name, key, name, svg.replace("currentColor", colour))
+
+
+def _keys(icons: Mapping[str, Any], archives: Mapping[str, Path], of: IconSet) -> list[str]:
+    if not of.categories:
+        return sorted(icons["icons"])
+    told = json.loads(read_npm(archives[of.package], "metadata.json"))["categories"]
+    return sorted({key for category in of.categories for key in told[category]} & icons["icons"].keys())
 
 
 def name_of(key: str, of: IconSet) -> str | None:

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from capfilt.corpora import emoji
 from capfilt.corpora import icons as icons_of
 from capfilt.corpora.backbone import BACKBONE
-from capfilt.corpora.build import HELD_OUT, ICONS, SETS, TRAINED, build, read_splits
+from capfilt.corpora.build import EXTRAS, HELD_OUT, ICONS, SETS, TRAINED, build, read_splits
 from capfilt.corpora.packages import Package
 from capfilt.corpora.vocabulary import ENCODER, SPECIAL
 from capfilt.errors import SourceError
@@ -61,6 +61,9 @@ def png(i):
     return out.getvalue()
 
 
+EXTRA = {"narwhal": "red", "github": "green"}
+
+
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory, encoder_wheel, backbone_wheel):
     tmp = tmp_path_factory.mktemp("packages")
@@ -85,8 +88,12 @@ def packages(tmp_path_factory, encoder_wheel, backbone_wheel):
             code: {"body": f"<circle r='{9 + n}' cx='{i}' fill='#{i:02x}{n}0ff'/>"} for i, code in enumerate(CODES)
         }
         files = {"icons.json": {"icons": icons, "width": 99, "height": 30}, "chars.json": {c: c for c in CODES}}
+        if style.name == "openmoji":
+            extras = {key: {"body": f"<circle r='3' fill='{fill}'/>"} for key, fill in EXTRA.items()}
+            files["icons.json"]["icons"] |= extras
+            files["metadata.json"] = {"categories": {"Extras Openmoji": list(extras), "Extras Unicode": []}}
         paths[style.package] = npm(style.package, files)
-    for one in icons_of.SETS:
+    for one in (*icons_of.SETS, *(each for each in icons_of.EXTRAS if not each.categories)):
         drawn = {"anvil": "black", "goat-8": "red", "currency-fill": "currentColor"}
         icons = {
             key: {"body": f"<rect x='{len(one.name)}' width='9' height='9' fill='{fill}'/>"}
@@ -178,6 +185,16 @@ def test_icons_show_no_held_out_concept_and_lend_no_word(built):
     assert {caption["origin"] for one in icons for caption in one["captions"]} == {"human"}
     assert not {"anvil", "currency"} & set((dest / "vocab.txt").read_text().splitlines())
     assert not {one["sha256"] for name in HELD_OUT for one in samples(dest, name)} & {one["sha256"] for one in icons}
+
+
+def test_extras_are_drawings_of_the_emoji_sets_and_others_that_are_no_emoji(built):
+    dest, told = built
+    extras = samples(dest, EXTRAS)
+    drawn = {(one["style"], one["concept"]) for one in extras}
+    assert drawn >= {("openmoji", "narwhal"), ("flat-ui", "anvil")}
+    assert "github" not in {concept for _, concept in drawn}
+    assert told["sets"][EXTRAS]["pictures"] == len(extras)
+    assert not {"narwhal"} & set((dest / "vocab.txt").read_text().splitlines())
 
 
 def test_titles_below_many_pictures_are_boilerplate(built):

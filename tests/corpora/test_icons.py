@@ -3,7 +3,7 @@ import tarfile
 
 import pytest
 
-from capfilt.corpora.icons import COLOURS, SETS, Hidden, IconSet, name_of, read_icons, words
+from capfilt.corpora.icons import COLOURS, EXTRAS, SETS, Hidden, IconSet, name_of, read_icons, words
 from capfilt.corpora.packages import locked
 
 ANY = IconSet(name="any")
@@ -70,5 +70,21 @@ def test_icons_are_read_from_their_archives_and_coloured(tmp_path):
     assert len(used) > 1
 
 
+def test_of_a_set_with_categories_some_are_read_only(tmp_path):
+    one = IconSet(name="drawn", categories=frozenset({"Extras"}), without=frozenset({"logo"}))
+    keys = ("owl", "narwhal", "firm-logo", "doe")
+    files = {
+        "icons.json": {"icons": {key: {"body": "<path/>"} for key in keys}},
+        "metadata.json": {"categories": {"Extras": ["narwhal", "firm-logo", "doe", "gone"], "Animals": ["owl"]}},
+    }
+    path = tmp_path / "drawn.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            (tmp_path / name).write_text(json.dumps(content))
+            tar.add(tmp_path / name, f"package/{name}")
+    read = read_icons({one.package: path}, hidden=Hidden(["doe"], []), sets=[one])
+    assert [icon.key for icon in read] == ["narwhal"]
+
+
 def test_every_set_is_locked():
-    assert {one.package for one in SETS} <= set(locked())
+    assert {one.package for one in (*SETS, *EXTRAS)} <= set(locked())
