@@ -162,7 +162,8 @@ def png_exif(data: bytes) -> bytes:
 def orientation(exif: bytes) -> int:
     """The EXIF orientation, 1 (upright) to 8; 1 when absent or damaged."""
     for tag, kind_, count, value in _entries(exif.removeprefix(_EXIF)):
-        if tag == _ORIENTATION and kind_ == 3 and count == 1:
+        # A SHORT by the standard; some cameras write a LONG, and viewers obey it.
+        if tag == _ORIENTATION and kind_ in (3, 4) and count == 1:
             return value if 1 <= value <= 8 else 1
     return 1
 

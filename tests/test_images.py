@@ -490,3 +490,7 @@ def test_exif_is_read_without_trusting_it():
         body = struct.pack(order + "LHHHLHH", 8, 1, 274, 3, 1, value, 0)
         assert sniff.orientation(b"Exif\0\0" + head + body) == value
         assert sniff.orientation(head + body.replace(bytes([value]), b"\x63")) == 1
+        long = struct.pack(order + "LHHHLL", 8, 1, 274, 4, 1, value)
+        assert sniff.orientation(head + long) == value
+        text = struct.pack(order + "LHHHLL", 8, 1, 274, 2, 1, value)
+        assert sniff.orientation(head + text) == 1

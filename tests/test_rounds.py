@@ -200,6 +200,45 @@ def test_a_loop_stopped_at_every_step_ends_as_if_it_had_not_been(loop, two, shap
     assert [now.now.step for now in done] == [1, 2, 1, 2], "once a round"
 
 
+def test_another_loop_in_the_same_folder_is_refused_while_one_works_there(loop, tmp_path):
+    says = []
+
+    def intrude(now):
+        if now.step == "captioner" and now.now is None:
+            with pytest.raises(DestinationError, match=r"works? (at|in|there)|holds") as caught:
+                loop(1, tmp_path)
+            says.append(str(caught.value))
+            raise StopError
+
+    with pytest.raises(StopError):
+        loop(1, tmp_path, on_progress=intrude)
+    assert len(says) == 1
+    assert not list(tmp_path.glob(".lease*")), "it is given back"
+
+
+def test_a_loop_goes_on_from_another_folder_with_the_paths_it_was_given(loop, shape_shard, tmp_path, monkeypatch):
+    begun, other = tmp_path / "begun", tmp_path / "other"
+    begun.mkdir()
+    other.mkdir()
+    (begun / "series.txt").write_text("a series\n")
+    (begun / "held.tar").write_bytes(shape_shard.read_bytes())
+
+    def settings(where):
+        mix = f"[{{shards: [{where}held.tar], weight: 0.1}}]"
+        return (
+            f"filter.data.boilerplate={where}series.txt",
+            f"pretrain.held_out=[{where}held.tar]",
+            f"captioner.data.mix={mix}",
+        )
+
+    monkeypatch.chdir(begun)
+    assert loop(1, tmp_path / "out", *settings("")).done_before == 0
+    monkeypatch.chdir(other)
+    assert loop(1, tmp_path / "out", *settings(f"{begun}/")).done_before == 1
+    with pytest.raises(DestinationError, match=r"filter\.data\.boilerplate"):
+        loop(1, tmp_path / "out", *settings(""))
+
+
 def test_a_finished_loop_does_nothing_again_and_speed_may_change(loop, two, shape_shard):
     out, result, _ = two
     before = {file: file.stat().st_mtime_ns for file in out.rglob("round-*/**/*") if file.is_file()}

@@ -24,6 +24,7 @@ from capfilt.report.rounds import render
 from capfilt.rounds.config import ROLES, TRAININGS, RoundsConfig, StartConfig
 from capfilt.rounds.loop import Loop, Told, round_name
 from capfilt.shards.claim import claim, claim_models
+from capfilt.shards.lease import leased
 from capfilt.sources.opening import open_source
 from capfilt.storage import Store
 from capfilt.train.config import TrainConfig
@@ -64,8 +65,8 @@ def rounds(
         on_progress: told when a step begins and of its progress.
 
     Raises:
-        CapfiltError: a mistake in settings, models or data, where possible before anything is written; or a step's
-            failure, and then a later run goes on.
+        CapfiltError: a mistake in settings, models or data, where possible before anything is written; another run
+            works there; or a step's failure, and then a later run goes on.
     """
     require_within("N", count, 1, 99)
     store, config = _folder(out), _placed(config)
@@ -73,16 +74,19 @@ def rounds(
     models = digests({**asdict(config.start), "init": config.pretrain.init})
     before = _finished(store)
     held = _checked(config) if len(before) < count else []
-    claim(store, _identity(config), planned.digest, job="rounds")
-    claim_models(store, models)
-    loop = Loop(store, config, run or RunConfig(), training, on_progress or _nobody, held)
-    for number in range(len(before) + 1, count + 1):
-        loop.round(number)
-    figures = [store.read_json(f"{round_name(number)}/round.json") for number in _finished(store)]
-    store.write_json("rounds.json", {"rounds": figures})
-    store.write(
-        "report.html", render(figures, links=[f"{round_name(n)}/data/report.html" for n in _finished(store)]).encode()
-    )
+    run = run or RunConfig()
+    with leased(store, wait_s=run.wait_s) as lease:
+        claim(store, _identity(config), planned.digest, job="rounds")
+        claim_models(store, models)
+        before = _finished(store)  # another run may have worked here until now
+        loop = Loop(store, config, run, training, on_progress or _nobody, held)
+        for number in range(len(before) + 1, count + 1):
+            loop.round(number)
+            lease.check()
+        figures = [store.read_json(f"{round_name(number)}/round.json") for number in _finished(store)]
+        store.write_json("rounds.json", {"rounds": figures})
+        links = [f"{round_name(number)}/data/report.html" for number in _finished(store)]
+        store.write("report.html", render(figures, links=links).encode())
     return RoundsResult(out=store.url, rounds=tuple(figures), done_before=len(before))
 
 
@@ -113,9 +117,33 @@ def _folder(out: str) -> Store:
 def _placed(config: RoundsConfig) -> RoundsConfig:
     """With absolute paths: a later run may stand elsewhere, and so do workers."""
     start = StartConfig(**{role: absolute(name) for role, name in asdict(config.start).items()})
-    pretrain = replace(config.pretrain, init=absolute(config.pretrain.init))
     held = replace(config.held_out, data=tuple(map(_entry, config.held_out.data)))
-    return replace(config, start=start, human=tuple(map(_entry, config.human)), pretrain=pretrain, held_out=held)
+    config = replace(config, start=start, human=tuple(map(_entry, config.human)), held_out=held)
+    captioner, judge, pretrain = map(_training_placed, (config.captioner, config.filter, config.pretrain))
+    return replace(config, captioner=captioner, filter=judge, pretrain=pretrain)
+
+
+def _training_placed(config: TrainConfig) -> TrainConfig:
+    data = replace(
+        config.data,
+        mix=tuple(replace(one, shards=tuple(map(_entry, one.shards))) for one in config.data.mix),
+        boilerplate=config.data.boilerplate and _entry(config.data.boilerplate),
+    )
+    config = replace(config, data=data, held_out=tuple(map(_entry, config.held_out)))
+    if config.task != "pretrain":
+        return config  # each round sets what the others begin with
+    return replace(
+        config,
+        model=absolute(config.model) or config.model,
+        init=absolute(config.init),
+        init_vision=_there(config.init_vision),
+        init_text=_there(config.init_text),
+    )
+
+
+def _there(name: str | None) -> str | None:
+    """A file's or folder's absolute path; an id or a URL as it is."""
+    return str(Path(name).expanduser().absolute()) if name and Path(name).expanduser().exists() else name
 
 
 def _entry(url: str) -> str:
