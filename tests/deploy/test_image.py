@@ -33,6 +33,21 @@ def test_both_targets_run_as_nobody_in_particular_and_say_how_they_are(deploy):
     assert all(" -c /tmp/constraints.txt " in line for line in text.splitlines() if "pip install" in line)
 
 
+def test_capfilt_is_the_wheel_that_was_built_whatever_an_index_has_of_that_name(deploy, tmp_path):
+    """The very lines of the build, with a stand-in for pip."""
+    (tmp_path / "capfilt-0.1.0-py3-none-any.whl").write_bytes(b"")
+    (tmp_path / "pip").write_text("#!/bin/sh\necho pip $*\n")
+    (tmp_path / "pip").chmod(0o755)
+    lines = re.findall(r"^ +(wheel=.+)$", (deploy / "Dockerfile").read_text(), re.M)
+    assert len(lines) == 2
+    for line in lines:
+        command = ["sh", "-c", line.replace("/wheels", str(tmp_path))]
+        env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        told = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()
+        assert told[-1] == f"{tmp_path}/capfilt-0.1.0-py3-none-any.whl[service]"
+    assert "find-links" not in (deploy / "Dockerfile").read_text()
+
+
 def test_rays_launcher_finds_what_it_calls_in_a_login_shell(deploy, tmp_path):
     runtime = (deploy / "Dockerfile").read_text().split(" AS runtime\n")[1].split("\nFROM")[0]
     assert "install --yes --no-install-recommends rsync" in runtime

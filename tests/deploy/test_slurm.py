@@ -23,10 +23,10 @@ def test_shellcheck_has_nothing_to_say(deploy, tool):
     assert done.returncode == 0, done.stdout
 
 
-def run(deploy, tmp_path, *words):
+def run(deploy, tmp_path, *words, **stubs):
     bin_ = tmp_path / "bin"
     bin_.mkdir()
-    for name, text in {"srun": SRUN, "scontrol": SCONTROL, "hostname": HOSTNAME}.items():
+    for name, text in ({"srun": SRUN, "scontrol": SCONTROL, "hostname": HOSTNAME} | stubs).items():
         (bin_ / name).write_text(text)
         (bin_ / name).chmod(0o755)
     told = {
@@ -46,6 +46,35 @@ def test_without_a_command_it_says_what_it_wants(deploy, tmp_path):
     done = run(deploy, tmp_path)
     assert done.returncode == 2
     assert "usage" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("own", "all_", "address"),
+    [
+        ("127.0.1.1", "10.0.0.5 172.17.0.1", "10.0.0.5"),
+        ("fe80::1 10.0.0.7", "fe80::1 10.0.0.7", "10.0.0.7"),
+        ("127.0.0.1", "", "127.0.0.1"),
+    ],
+)
+def test_other_nodes_find_the_first_and_each_has_its_cores(deploy, tmp_path, own, all_, address):
+    said = tmp_path / "said"
+    done = run(
+        deploy,
+        tmp_path,
+        "doctor",
+        hostname=f"#!/bin/bash\n[[ $1 == --ip-address ]] && echo {own} || echo {all_}\n",
+        ray=f'#!/bin/bash\necho "$SRUN_CPUS_PER_TASK $*" >> {said}\n',
+        python="#!/bin/bash\necho token\n",
+        capfilt=f'#!/bin/bash\necho "capfilt $* $RAY_ADDRESS" >> {said}\n',
+    )
+    assert done.returncode == 0, done.stderr
+    port = 20000 + os.getpid() % 10000
+    told = said.read_text().splitlines()
+    (started,) = [line for line in told if " start " in line]
+    assert started.startswith("2 start ")
+    assert f"--num-cpus=2 --head --node-ip-address={address} --port={port} " in started
+    assert f"2 health-check --address {address}:{port}" in told
+    assert f"capfilt doctor {address}:{port}" in told
 
 
 @pytest.mark.ray
