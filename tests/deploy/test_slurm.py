@@ -63,7 +63,8 @@ def test_other_nodes_find_the_first_and_each_has_its_cores(deploy, tmp_path, own
         tmp_path,
         "doctor",
         hostname=f"#!/bin/bash\n[[ $1 == --ip-address ]] && echo {own} || echo {all_}\n",
-        ray=f'#!/bin/bash\necho "$SRUN_CPUS_PER_TASK $*" >> {said}\n',
+        # Healthy is what was started.
+        ray=f'#!/bin/bash\necho "$SRUN_CPUS_PER_TASK $*" >> {said}\n[[ $1 == start ]] || grep -q " start " {said}\n',
         python="#!/bin/bash\necho token\n",
         capfilt=f'#!/bin/bash\necho "capfilt $* $RAY_ADDRESS" >> {said}\n',
     )
