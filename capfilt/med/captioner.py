@@ -11,6 +11,7 @@ from typing import Self
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from capfilt.captions import clean
 from capfilt.errors import ModelError
@@ -53,6 +54,7 @@ class MEDCaptioner:
             forbidden=tuple(sorted(tokenizer.special - {tokenizer.sep})),
         )
         self._sampling = Nucleus(top_p=writing.top_p, top_k=writing.top_k, repetition_penalty=writing.penalty)
+        self._probed = False
         self._recordings: Recordings | None = None
         if writing.recorded and model.device.type == "cuda":
             self._recordings = Recordings(model.text, self._prompt, self._sampling, self._limits)
@@ -80,6 +82,8 @@ class MEDCaptioner:
         dtype = next(model.vision.parameters()).dtype
         image_BNV = model.encode_image(batch_of(pictures, self.image_size, model.device, dtype))
         finite = torch.isfinite(image_BNV).all()
+        if not self._probed and bool(finite):
+            self._probe(image_BNV, dtype)
         if how.beams is None and self._recordings is not None:
             ids = self._recordings.write(image_BNV, seeds)
         elif how.beams is None:
@@ -97,3 +101,12 @@ class MEDCaptioner:
         if not bool(finite):  # asked at the end: on a GPU asking waits for all that came before
             raise ValueError(f"The captioner's image encoder gave numbers that are none in {str(dtype)[6:]}")
         return [[model.tokenizer.text(row).strip() for row in rows] for rows in ids]
+
+    def _probe(self, image_BNV: Tensor, dtype: torch.dtype) -> None:
+        """A decoder that overflows in this precision does so at its first word; its captions would be nonsense."""
+        text, length = self.model.text, len(self._prompt)
+        prompt_BL = torch.tensor([self._prompt], device=image_BNV.device).expand(len(image_BNV), -1)
+        logits_BW = text.write_step(prompt_BL, text.start_cache(image_BNV, repeat=1, max_length=length), 0)
+        if not bool(torch.isfinite(logits_BW).all()):
+            raise ValueError(f"The captioner's decoder gave numbers that are none in {str(dtype)[6:]}")
+        self._probed = True

@@ -135,13 +135,22 @@ def test_a_filter_that_gives_no_numbers_is_named(config: CapFiltConfig, pictures
 
 
 @pytest.mark.parametrize("decoding", ["nucleus", "beam", "greedy"])
+@pytest.mark.parametrize(
+    ("half", "number", "says"),
+    [
+        ("vision", "nan", "image encoder gave numbers that are none in float32"),
+        ("text", "nan", "decoder gave numbers that are none in float32"),
+        ("text", "inf", "decoder gave numbers that are none in float32"),
+    ],
+)
 def test_a_captioner_that_gives_no_numbers_writes_nothing(
-    decoding: str, config: CapFiltConfig, pictures: list[bytes], tmp_path: Path
+    half: str, number: str, says: str, decoding: str, config: CapFiltConfig, pictures: list[bytes], tmp_path: Path
 ) -> None:
     broken = MED.load(Path(str(config.captioner)))
-    next(broken.vision.parameters()).fill_(float("nan"))
+    last = [p for _, p in broken.get_submodule(half).named_parameters()][-1]
+    last.fill_(float(number))
     broken.save(tmp_path)
-    with pytest.raises(ModelError, match="image encoder gave numbers that are none in float32"):
+    with pytest.raises(ModelError, match=says):
         captions_of(replace(config, captioner=str(tmp_path), decoding=decoding), table(pictures))
 
 
