@@ -7,6 +7,7 @@ is another room's.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,6 +46,7 @@ from capfilt.shards.commit import (
     write_manifest,
 )
 from capfilt.shards.lease import Lease, leased
+from capfilt.shards.verify import of_manifest
 from capfilt.sources.base import Source, SourceConfig
 from capfilt.sources.opening import open_source
 from capfilt.sources.parts import Part, Some
@@ -55,6 +57,7 @@ from capfilt.stages.retry import RETRIED, HoldRows
 from capfilt.stages.sink import WriteShards
 from capfilt.storage import Store
 
+_log = logging.getLogger(__name__)
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What Linux shows of GPUs: NVIDIA's, AMD's, and those of Windows around it."""
 
@@ -164,7 +167,8 @@ def bootstrap(
             _run(opened, failed, stages.again, run or RunConfig(), meter)
         lease.check()
         worked = time.monotonic()
-        manifest = _finish(store, recipe, opened, models, planned, anew=bool(left or failed))
+        anew = bool(left or failed) or _is_stale(store, done)
+        manifest = _finish(store, recipe, opened, models, planned, anew=anew)
     pace = replace(meter.pace, finish=time.monotonic() - worked)
     count = len(planned.parts)
     return Result(dest=store.url, plan="", manifest=manifest, parts=count, done_before=len(done), pace=pace)
@@ -299,6 +303,14 @@ def _run(
     from capfilt.flow.ray import run_ray  # noqa: PLC0415 Ray takes seconds; neither a finished DEST nor `local` needs it
 
     run_ray(source, left, opened, meter, run, ready)
+
+
+def _is_stale(store: Store, done: Mapping[int, PartMarker]) -> bool:
+    """Whether the manifest speaks of other parts than are there, as after a `capfilt dedup` that was cut off."""
+    stale = store.exists("manifest.json") and any(of_manifest(store, done))
+    if stale:
+        _log.warning("the manifest at %s was not that of its parts, and is written anew", store.url)
+    return stale
 
 
 def _finish(

@@ -28,6 +28,7 @@ from capfilt.shards.marker import PartMarker, committed
 from capfilt.shards.parquet import read_ledger
 from capfilt.shards.rows import rows_of
 from capfilt.shards.rule import SCORES, Rule, Score
+from capfilt.shards.verify import of_manifest
 from capfilt.storage import Store
 
 _JUDGED = (None, str(Drop.NO_CAPTION_KEPT))
@@ -250,7 +251,8 @@ def _write(
                     mend=f"Let what works there come to its end, remove {new.url}, and run again.",
                 )
         lease.check()
-        written = _finish(new, manifest, recipe, told, source, anew=bool(left))
+        stale = not left and any(of_manifest(new, done))
+        written = _finish(new, manifest, recipe, told, source, anew=bool(left) or stale)
     return replace(told, done_before=len(done), manifest=written)
 
 

@@ -139,6 +139,23 @@ def test_cut_off_after_a_part_it_is_finished_by_the_same_call(made: Made) -> Non
     assert made.again()["totals"]["dropped"] == {"duplicate": 2}
 
 
+def test_cut_off_and_not_called_again_the_main_job_tells_of_what_is_there(made: Made) -> None:
+    class DiedError(Exception):
+        pass
+
+    def die(done: int, total: int) -> None:
+        if done == total:
+            raise DiedError
+
+    with pytest.raises(DiedError):
+        dedup(str(made.dest), on_part=die)
+    assert made.again()["totals"]["dropped"] == {"duplicate": 2}
+    assert verify(Store(str(made.dest))) == []
+    manifest = (made.dest / "manifest.json").read_bytes()
+    assert made.again()["totals"]["dropped"] == {"duplicate": 2}
+    assert (made.dest / "manifest.json").read_bytes() == manifest, "what is right is left as it is"
+
+
 def test_a_destination_that_is_not_finished(made: Made, tmp_path: Path) -> None:
     (made.dest / "manifest.json").unlink()
     with pytest.raises(SourceError, match="has not finished"):

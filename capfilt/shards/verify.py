@@ -51,7 +51,7 @@ def verify(store: Store, *, on_part: Callable[[int, int], None] | None = None) -
     if not markers:
         return [f"{store.url}: no part is committed there"]
     problems = [problem for _, found in _of_parts(store, list(markers.values()), on_part) for problem in found]
-    return [*problems, *_strangers(store, markers), *_of_manifest(store, markers)]
+    return [*problems, *_strangers(store, markers), *of_manifest(store, markers)]
 
 
 def repair(store: Store) -> list[int]:
@@ -73,7 +73,7 @@ def repair(store: Store) -> list[int]:
         left = committed(store)
         remove_strangers(store, left)
         again = sorted(int(stem) for name in broken if (stem := PurePosixPath(name).stem).isdigit())
-        if again or any(_of_manifest(store, left)):
+        if again or any(of_manifest(store, left)):
             remove_manifest(store)
     return again
 
@@ -186,7 +186,13 @@ def _strangers(store: Store, markers: Mapping[int, PartMarker]) -> Iterator[str]
                 yield f"{folder}/{name}: no commit marker knows this file; its part was not finished, run again"
 
 
-def _of_manifest(store: Store, markers: Mapping[int, PartMarker]) -> Iterator[str]:
+def of_manifest(store: Store, markers: Mapping[int, PartMarker]) -> Iterator[str]:
+    """Where the manifest is not the sum of the parts, a sentence each; it reads no other file.
+
+    Args:
+        store: the destination.
+        markers: all that are there.
+    """
     if not store.exists("manifest.json"):
         yield f"manifest.json: is not there; {len(markers)} parts are done, run again to finish"
         return
