@@ -138,7 +138,9 @@ class FilterFinetune(nn.Module):
             # A twin's dropout would blur its targets the same way as the original's: it stays in the mode of the task.
             slow_image_BP, slow_text_BP = self.twin.embed(batch.pixels, batch.tokens)
             new_image_MP, new_text_MP = ranks.gathered(slow_image_BP), ranks.gathered(slow_text_BP)
-            queued_image, queued_text, queued_images, queued_texts = self.queue.features()
+            # Held-out pairs meet their batch alone: a queue still filling makes each measure harder than the last.
+            queued = self.queue.features() if push else tuple(room[:0] for room in self.queue.features())
+            queued_image, queued_text, queued_images, queued_texts = queued
             image_keys_KP = torch.cat([new_image_MP, queued_image.to(new_image_MP.dtype)])
             text_keys_KP = torch.cat([new_text_MP, queued_text.to(new_text_MP.dtype)])
             positive_BK = self._positive(

@@ -97,9 +97,10 @@ class OptimConfig:
     warmup_lr: float = 1e-6
     """Where the linear warm-up starts."""
     warmup_steps: int = 3000
-    """Steps of warm-up; 0 starts at the peak."""
-    decay: Literal["step", "cosine"] = "step"
-    """``step`` multiplies by ``decay_rate`` each epoch (pretraining); ``cosine`` falls to the floor."""
+    """Steps of warm-up; 0 starts at the peak. With ``step`` it ends with the first epoch at the latest."""
+    decay: Literal["step", "cosine", "cosine_epoch"] = "step"
+    """``step`` multiplies by ``decay_rate`` each epoch (pretraining); ``cosine`` falls to the floor with each step,
+    ``cosine_epoch`` with each epoch (the paper's code, finetuning)."""
     decay_rate: float = 0.9
     """Factor an epoch of ``step``, in (0, 1]."""
     weight_decay: float = 0.05

@@ -221,6 +221,20 @@ def test_pretraining_moves_every_weight_and_never_the_twin(tiny_architecture: Pa
     assert all(p.grad is None for p in task.twin.parameters())
 
 
+def test_held_out_itc_is_the_same_however_full_the_queue_is(tiny_architecture: Path) -> None:
+    torch.manual_seed(0)
+    model = MED.new(tiny_architecture).eval()
+    task = Pretrain(model, queue_size=8, momentum=0.995, label_smoothing=0.1).eval()
+    pairs = batch(model, ["a red circle", "a blue square", "a black circle", "a green square"])
+    with torch.no_grad():
+        empty = task(pairs, alpha=0.0, follow=False, push=False)["itc"]
+        task.queue.fill_randomly()
+        full = task(pairs, alpha=0.0, follow=False, push=False)["itc"]
+        trained = task(pairs, alpha=0.0, follow=False)["itc"]
+    assert torch.equal(full, empty)
+    assert trained > full + 0.3, "training meets what is queued"
+
+
 def positives(model: MED, task: str, exact: str | None) -> torch.Tensor:
     """Which of four pairs match which: the first two share an image, the last two a text."""
     config = TrainConfig(task=task, objective=ObjectiveConfig(queue_size=4, exact=exact))

@@ -260,6 +260,12 @@ def test_the_schedule_warms_up_and_decays() -> None:
     step = OptimConfig(warmup_steps=10)
     at = [lr_at(s, step, steps_per_epoch=100, steps=1000) for s in (0, 5, 10, 99, 100, 200)]
     assert at == pytest.approx([1e-6, (1e-6 + 3e-4) / 2, 3e-4, 3e-4, 2.7e-4, 2.43e-4])
+    # Fewer steps an epoch than steps of warm-up: the peak is reached all the same, and not left at once.
+    at = [lr_at(s, step, steps_per_epoch=5, steps=1000) for s in (4, 5, 9, 10)]
+    assert at == pytest.approx([1e-6 + (3e-4 - 1e-6) * 4 / 5, 2.7e-4, 2.7e-4, 2.43e-4])
+    epochs = OptimConfig(lr=1e-5, min_lr=0.0, warmup_steps=0, decay="cosine_epoch")
+    at = [lr_at(s, epochs, steps_per_epoch=10, steps=50) for s in (0, 9, 10, 40, 49)]
+    assert at == pytest.approx([1e-5, 1e-5, 9.045e-6, 9.549e-7, 9.549e-7], rel=1e-3)
     cosine = OptimConfig(warmup_steps=0, decay="cosine")
     assert lr_at(0, cosine, steps_per_epoch=1, steps=10) == pytest.approx(3e-4)
     assert lr_at(10, cosine, steps_per_epoch=1, steps=10) == pytest.approx(1e-6)
