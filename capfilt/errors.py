@@ -3,6 +3,7 @@
     CapfiltError                 anything a user can mend; the CLI prints it in two lines and exits 2
     ├── RecipeError              an unknown field, a value out of range, two fields that contradict
     ├── SourceError              the input: missing, empty, of the wrong type, without the named column
+    ├── StoreError               a store that fails where nothing is known to be wrong with what it holds
     ├── DestinationError         the output: not writable, made by another recipe, damaged
     ├── ModelError               an unknown model, weights that do not fit their config
     ├── DataError                a shard or file that cannot be read as what it says it is
@@ -58,6 +59,10 @@ class RecipeError(CapfiltError):
 
 class SourceError(CapfiltError):
     """An input that is missing, empty, of the wrong type, or lacks a named column."""
+
+
+class StoreError(CapfiltError):
+    """A store that fails, also when asked again. It says nothing of what is stored: nothing is dropped."""
 
 
 class DestinationError(CapfiltError):

@@ -8,10 +8,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 import pyarrow as pa
@@ -19,14 +20,17 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from capfilt.errors import DestinationError, SourceError, meant
+from capfilt.errors import CapfiltError, DestinationError, SourceError, StoreError, meant
 
+T = TypeVar("T")
 _CHUNK = 1 << 20
 _WHOLE_BYTES = 16 << 20
 _PIECES = 64
 _PIECE_BYTES = 16 << 10
 _WORDS = ("ETag", "etag", "blob_id", "generation", "VersionId", "mtime", "created")
 """What stores call a content, the best first."""
+_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Pauses in seconds between tries of a store that fails; before each its client has tried for a moment too."""
 _BESIDE = 1000
 """Names beside a misspelt one that are looked through."""
 
@@ -40,12 +44,13 @@ def open_read(url: str, *, decompress: bool = False) -> BinaryIO:
 
     Raises:
         SourceError: it is not there, is a folder, or may not be read.
+        StoreError: a store fails, or refuses, also when asked again for a minute; reading raises it too.
     """
     fs, path = filesystem(url, SourceError)
     try:
         # fsspec's wrapper of a local file is slow line by line.
         local = isinstance(fs, LocalFileSystem)
-        raw = Path(path).open("rb") if local else _remote(fs.open(path, "rb"))  # noqa: SIM115
+        raw = Path(path).open("rb") if local else _remote(asked(url, lambda: fs.open(path, "rb")), url)  # noqa: SIM115
     except FileNotFoundError as error:
         raise SourceError("there is no such file", where=url, mend="Check the path.") from error
     except OSError as error:
@@ -60,10 +65,64 @@ def open_read(url: str, *, decompress: bool = False) -> BinaryIO:
     return raw
 
 
-def _remote(file: Any) -> BinaryIO:
+def _remote(file: Any, url: str) -> BinaryIO:
     # The files of object stores read no lines of bounded length, which a stranger's need.
-    raw = io.BufferedReader(file, _CHUNK >> 4) if isinstance(file, AbstractBufferedFile) else file
+    raw = io.BufferedReader(_Steady(file, url), _CHUNK >> 4) if isinstance(file, AbstractBufferedFile) else file
     return cast("BinaryIO", raw)
+
+
+def asked(url: str, ask: Callable[[], T]) -> T:
+    """What a store answers, asked again for a minute while it fails.
+
+    Raises:
+        StoreError: it still fails, or it refuses.
+        OSError: there is no such file, or it is a folder; those are answers.
+    """
+    for wait in (*_WAITS_S, None):
+        try:
+            return ask()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError, CapfiltError, ValueError, TypeError):
+            raise
+        except Exception as error:  # a remote service: its client may raise anything
+            # Rights do not come by waiting; a token that has run out is renewed by its client, if it can be.
+            refused = isinstance(error, PermissionError)
+            if wait is None or refused:
+                raise StoreError(
+                    f"the store fails: {type(error).__name__}: {error}",
+                    where=url,
+                    mend="What is committed stays. Check the store and your rights there, and run again to go on.",
+                    passing=not refused,
+                ) from error
+            time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+class _Steady(io.RawIOBase):
+    """A store's file whose reads are tried again: a failure that passes must not look like damage."""
+
+    def __init__(self, file: Any, url: str) -> None:
+        super().__init__()
+        self._file, self._url = file, url
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        return int(asked(self._url, lambda: self._file.readinto(buffer)))
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 class _Unpacked(io.RawIOBase):
@@ -175,7 +234,7 @@ def size_of(url: str) -> int | None:
     """
     fs, path = filesystem(url, SourceError)
     try:
-        size = fs.info(path).get("size")
+        size = (fs.info(path) if isinstance(fs, LocalFileSystem) else asked(url, lambda: fs.info(path))).get("size")
     except FileNotFoundError as error:
         raise SourceError("there is no such file", where=url, mend="Check the path.") from error
     return None if size is None else int(size)
@@ -213,7 +272,7 @@ def identity(url: str) -> str:
     if isinstance(fs, LocalFileSystem):
         size = size_of(url) or 0
         return sha256_file(url) if size <= _WHOLE_BYTES else _sampled(url, size)
-    info = fs.info(path)
+    info = asked(url, lambda: fs.info(path))
     # One word, the best: a listing and an answer about one file tell different things beside it, such as the version,
     # and a store moves an object to another storage class. ukey is of all that is told.
     told = next((str(info[key]).strip('"') for key in _WORDS if info.get(key)), None) or str(fs.ukey(path))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from capfilt.archive import Group, OnBad, groups, members
-from capfilt.errors import CapfiltError, DataError, SourceError
+from capfilt.errors import CapfiltError, DataError, SourceError, StoreError
 from capfilt.inputs import expand, is_folder, open_read
 from capfilt.records import CAPTION, META, Caption, Origin, web_caption
 from capfilt.shards.marker import committed
@@ -101,6 +101,7 @@ def samples(
     Raises:
         DataError: something is bad and ``on_bad`` is None, or a file is neither a tar nor Parquet by name.
         SourceError: a file is not there and ``on_bad`` is None.
+        StoreError: a store fails; whatever ``on_bad`` is, no shard is passed over for that.
     """
     origin = str(Origin(origin))
     for url in urls:
@@ -117,6 +118,8 @@ def samples(
 def _guarded(url: str, read: Iterator[Sample], on_bad: OnBad | None) -> Iterator[Sample]:
     try:
         yield from read
+    except StoreError:
+        raise  # it says nothing of the shard
     except (CapfiltError, OSError, EOFError, UnicodeDecodeError, zlib.error, pa.ArrowException) as error:
         if on_bad is None:
             if isinstance(error, CapfiltError) and error.where:

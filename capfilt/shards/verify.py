@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from capfilt.errors import CapfiltError, DestinationError
+from capfilt.errors import CapfiltError, DestinationError, StoreError
 from capfilt.inputs import open_read
 from capfilt.records import Tally
 from capfilt.shards.commit import remove_manifest, remove_strangers
@@ -47,6 +47,7 @@ def verify(store: Store, *, on_part: Callable[[int, int], None] | None = None) -
     try:
         markers = committed(store)
     except CapfiltError as error:
+        _raise_if_of_store(error)
         return [str(error).replace("\n", " ")]
     if not markers:
         return [f"{store.url}: no part is committed there"]
@@ -63,6 +64,7 @@ def repair(store: Store) -> list[int]:
 
     Raises:
         DestinationError: another run works there.
+        StoreError: the store fails; nothing was removed.
     """
     with leased(store):
         whole, broken = _readable(store)
@@ -85,13 +87,21 @@ def _readable(store: Store) -> tuple[list[PartMarker], set[str]]:
         stem = PurePosixPath(name).stem
         try:
             marker = marker_of(store, int(stem)) if stem.isdigit() else None
-        except DestinationError:
+        except DestinationError as error:
+            _raise_if_of_store(error)
             marker = None
         if marker is None:
             broken.add(name)
         else:
             markers.append(marker)
     return markers, broken
+
+
+def _raise_if_of_store(error: Exception) -> None:
+    """A store that fails or refuses says nothing of what it holds: nothing is broken, and nothing may be removed."""
+    refused = isinstance(error.__cause__, PermissionError)
+    if refused or isinstance(error, StoreError) or (isinstance(error, CapfiltError) and error.passing):
+        raise error
 
 
 def _of_parts(
@@ -119,6 +129,7 @@ def _of_part(store: Store, marker: PartMarker) -> Iterator[str]:
         for shard in marker.shards:
             yield from _of_shard(store, shard, ledger)
     except CapfiltError as error:
+        _raise_if_of_store(error)
         yield f"{marker.ledger.name}: {error.what}"
 
 
@@ -130,6 +141,7 @@ def _of_file(store: Store, stored: StoredFile) -> Iterator[str]:
                 digest.update(chunk)
                 size += len(chunk)
     except CapfiltError as error:
+        _raise_if_of_store(error)
         yield f"{stored.name}: {error.what}"
         return
     if size != stored.size:
@@ -200,7 +212,8 @@ def of_manifest(store: Store, markers: Mapping[int, PartMarker]) -> Iterator[str
         manifest = store.read_json("manifest.json")
         told, parts = _files(manifest), int(manifest["parts"])
         totals = Tally.from_json(manifest["totals"])
-    except (CapfiltError, KeyError, TypeError, ValueError):
+    except (CapfiltError, KeyError, TypeError, ValueError) as error:
+        _raise_if_of_store(error)
         yield "manifest.json: cannot be read as a manifest"
         return
     if parts != len(markers) or set(markers) != set(range(parts)):
