@@ -317,6 +317,7 @@ def _finish(
     store: Store, recipe: Recipe, source: Source, models: dict[str, Any], planned: Plan, *, anew: bool
 ) -> dict[str, Any]:
     """Manifest, card and report: ``anew`` after parts were done or where no manifest is, else what is missing."""
+    markers = None
     if anew := anew or not store.exists("manifest.json"):
         markers = committed(store)
         remove_strangers(store, markers)
@@ -329,7 +330,7 @@ def _finish(
         )
     manifest = write_cards(store, anew=anew)
     if anew or not store.exists("report.html"):
-        write_report(store)
+        write_report(store, markers=markers)
     return manifest
 
 

@@ -7,6 +7,7 @@ model and reads no source.
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,13 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from capfilt.errors import DestinationError
-from capfilt.inputs import open_read
 from capfilt.records import Drop, table_of
 from capfilt.report.page import write_report
 from capfilt.shards.card import write_cards
 from capfilt.shards.commit import SinkConfig, commit_part, remove_strangers, write_manifest
 from capfilt.shards.duplicates import Duplicate, Pictures, find
-from capfilt.shards.lease import leased
+from capfilt.shards.lease import Lease, leased
 from capfilt.shards.marker import PartMarker, committed
 from capfilt.shards.parquet import read_ledger
 from capfilt.shards.rows import rows_of
@@ -81,12 +81,13 @@ def dedup(
             where=store.url,
             mend="Let `capfilt bootstrap` come to its end first.",
         )
-    with nullcontext() if dry_run else leased(store):
+    with nullcontext() if dry_run else leased(store) as lease:
         markers = committed(store)
-        pictures = Pictures(_kept(store, marker) for marker in markers.values())
+        ledgers = store.read_each([marker.ledger.name for marker in markers.values()])
+        pictures = Pictures(_kept(data) for data in ledgers)
         found = sorted(find(pictures, near), key=lambda one: (one.part, one.row))
         if not dry_run:
-            _drop(store, markers, found, near, on_part or (lambda done, total: None))
+            _drop(store, markers, found, near, lease, on_part or (lambda done, total: None))
     equal = sum(one.bits is None for one in found)
     return Deduplicated(
         dest=store.url,
@@ -98,9 +99,8 @@ def dedup(
     )
 
 
-def _kept(store: Store, marker: PartMarker) -> pa.Table:
-    with open_read(store.path(marker.ledger.name)) as file:
-        ledger = read_ledger(file, _COMPARED)
+def _kept(data: bytes) -> pa.Table:
+    ledger = read_ledger(io.BytesIO(data), _COMPARED)
     return ledger.filter(pc.is_null(ledger.column("drop")))
 
 
@@ -109,6 +109,7 @@ def _drop(
     markers: Mapping[int, PartMarker],
     found: Sequence[Duplicate],
     near: int,
+    lease: Lease | None,
     on_part: Callable[[int, int], None],
 ) -> None:
     manifest: dict[str, Any] = store.read_json("manifest.json")
@@ -118,6 +119,8 @@ def _drop(
     sink = SinkConfig(**manifest["recipe"]["sink"])
     for done, (part, rows) in enumerate(by_part.items()):
         on_part(done, len(by_part))
+        if lease:
+            lease.check()
         commit_part(store, _without(store, markers[part], rows), markers[part], sink, over=markers[part])
     on_part(len(by_part), len(by_part))
     markers = committed(store)
@@ -127,7 +130,7 @@ def _drop(
     more = {name: manifest[name] for name in ("changes", "refilter") if name in manifest} | {"dedup": {"near": near}}
     write_manifest(store, **told, parts_planned=manifest["parts"], more=more, markers=markers)
     write_cards(store, anew=True)
-    write_report(store)
+    write_report(store, markers=markers)
 
 
 def _without(store: Store, marker: PartMarker, gone: Mapping[int, Duplicate]) -> pa.Table:

@@ -31,6 +31,7 @@ _WORDS = ("ETag", "etag", "blob_id", "generation", "VersionId", "mtime", "create
 """What stores call a content, the best first."""
 _WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Pauses in seconds between tries of a store that fails; before each its client has tried for a moment too."""
+_S3 = {"max_pool_connections": 128}
 _BESIDE = 1000
 """Names beside a misspelt one that are looked through."""
 
@@ -300,7 +301,7 @@ def filesystem(url: str, kind: type[DestinationError] | type[SourceError]) -> tu
         if "://" not in url:
             # Not by fsspec's reading of addresses: "a::b.jpg" is a file's name, and no chain of file systems.
             return fsspec.filesystem("file"), str(Path(url).expanduser().absolute())
-        fs, path = url_to_fs(url)
+        fs, path = url_to_fs(url, **_options(url))
     except (ValueError, ImportError) as error:
         raise kind(
             f"no filesystem for this address: {error}",
@@ -308,6 +309,13 @@ def filesystem(url: str, kind: type[DestinationError] | type[SourceError]) -> tu
             mend="Use a local path, s3:// or another fsspec URL.",
         ) from error
     return fs, str(path)
+
+
+def _options(url: str) -> dict[str, Any]:
+    """S3's client asks for ten things at a time, and the rest would wait; what a user has set stays."""
+    scheme, _, _ = url.partition("://")
+    given = fsspec.config.conf.get(scheme, {})
+    return {} if scheme not in ("s3", "s3a") or "config_kwargs" in given else {"config_kwargs": dict(_S3)}
 
 
 def _private(name: str, root: str) -> bool:

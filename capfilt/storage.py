@@ -13,7 +13,8 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
@@ -26,6 +27,8 @@ from capfilt.inputs import filesystem, is_file
 _SPOOL_BYTES = 64 << 20
 _TOGETHER = 1000
 """Small files that a remote store is asked for at once: they are in memory together."""
+_READ_AHEAD = 16
+"""The same of larger ones, such as ledgers."""
 
 
 class Store:
@@ -109,6 +112,19 @@ class Store:
                 found = self._fs.cat([self._full(f"{folder}/{name}") for name in some])
             contents = {PurePosixPath(path).name: bytes(data) for path, data in found.items()}
             yield from ((name, contents[name]) for name in some)
+
+    def read_each(self, names: Sequence[str]) -> Iterator[bytes]:
+        """The contents of files, in order; an object store is asked for some at a time, as its answers take long.
+
+        Raises:
+            FileNotFoundError: one is not there; those before it were yielded.
+        """
+        if self.is_local:
+            yield from map(self.read, names)
+            return
+        with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="store") as pool:
+            for first in range(0, len(names), _READ_AHEAD):
+                yield from pool.map(self.read, names[first : first + _READ_AHEAD])
 
     def write(self, name: str, data: bytes) -> str:
         """Writes a whole file atomically, replacing what was there; returns the sha256 of ``data`` in hex.

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 
+import fsspec
 import pyarrow
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -38,6 +39,14 @@ def test_expand_of_a_bucket_gives_urls():
     assert url.startswith("memory://")
     assert open_read(url).read() == b"x"
     store.remove("a.csv")
+
+
+def test_s3_is_asked_for_more_than_ten_things_at_a_time_unless_a_user_says_otherwise(monkeypatch):
+    fs, _ = inputs.filesystem("s3://bucket/x", SourceError)
+    assert fs.config_kwargs["max_pool_connections"] == 128
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"max_pool_connections": 7}})
+    fs, _ = inputs.filesystem("s3://bucket/x", SourceError)
+    assert fs.config_kwargs == {"max_pool_connections": 7}
 
 
 def test_reading_opens_packed_files_on_request(tmp_path):

@@ -150,3 +150,18 @@ def test_a_remote_store_that_is_away_may_be_back_and_rights_do_not_come_by_thems
 def test_an_unknown_scheme_is_told():
     with pytest.raises(DestinationError, match="no filesystem"):
         Store("nosuch://x")
+
+
+@pytest.mark.parametrize("url", ["memory://each/data", None])
+def test_many_files_are_read_in_the_order_that_is_asked_for(url, tmp_path):
+    store = Store(url or str(tmp_path))
+    names = [f"pairs/{n}.parquet" for n in (100000, 99999, *range(40))]
+    for name in names:
+        store.write(name, name.encode())
+    assert list(store.read_each(names)) == [name.encode() for name in names]
+    store.remove(names[20])
+    read = []
+    with pytest.raises(FileNotFoundError):
+        read.extend(store.read_each(names))
+    there = store.read_each(names)
+    assert [next(there) for _ in range(20)] == [name.encode() for name in names[:20]], "those before it"

@@ -96,19 +96,22 @@ class ReportData:
         return self.parts_planned == self.parts
 
 
-def gather(store: Store, *, gallery: int = 48, seed: int = 0) -> ReportData:
+def gather(
+    store: Store, *, gallery: int = 48, seed: int = 0, markers: Mapping[int, PartMarker] | None = None
+) -> ReportData:
     """Reads a finished or unfinished destination.
 
     Args:
         store: the destination of a run.
         gallery: pictures shown of each verdict, and of all together, within [0, ``MAX_GALLERY``]; more are cut to that.
         seed: chooses which ones.
+        markers: all that are there, as :func:`capfilt.shards.marker.committed` has just read them; None reads them.
 
     Raises:
         DestinationError: no part of a run is finished there.
         DataError: a ledger file that a marker vouches for is missing or damaged.
     """
-    markers = committed(store)
+    markers = committed(store) if markers is None else markers
     if not markers:
         raise DestinationError(
             "there is nothing to report: no part of a run is finished here",
@@ -117,9 +120,8 @@ def gather(store: Store, *, gallery: int = 48, seed: int = 0) -> ReportData:
         )
     manifest = _manifest(store)
     sums = _Sums(Gallery(min(max(gallery, 0), MAX_GALLERY), seed, sorted(markers)), seed, _itm_threshold(manifest))
-    for marker in markers.values():
-        for batch in _ledger(store, marker):
-            sums.add(batch)
+    for batch in _ledgers(store, markers):
+        sums.add(batch)
     return _data(store, manifest, sums, markers)
 
 
@@ -206,18 +208,19 @@ def _manifest(store: Store) -> dict[str, Any]:
     return {"recipe": recipe if isinstance(recipe, dict) else {}}
 
 
-def _ledger(store: Store, marker: PartMarker) -> Iterator[pa.Table]:
-    name = marker.ledger.name
-    try:
-        file = pq.ParquetFile(pa.BufferReader(store.read(name)))
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            yield pa.Table.from_batches([batch]).cast(LEDGER_SCHEMA)
-    except (ValueError, KeyError, OSError) as error:
-        raise DataError(
-            f"the ledger of a finished part cannot be read: {error}",
-            where=store.path(name),
-            mend=f"Remove parts/{marker.part:05d}.json and run the bootstrap again; only that part is redone.",
-        ) from error
+def _ledgers(store: Store, markers: Mapping[int, PartMarker]) -> Iterator[pa.Table]:
+    contents = store.read_each([marker.ledger.name for marker in markers.values()])
+    for marker in markers.values():
+        try:
+            file = pq.ParquetFile(pa.BufferReader(next(contents)))
+            for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                yield pa.Table.from_batches([batch]).cast(LEDGER_SCHEMA)
+        except (ValueError, KeyError, OSError) as error:
+            raise DataError(
+                f"the ledger of a finished part cannot be read: {error}",
+                where=store.path(marker.ledger.name),
+                mend=f"Remove parts/{marker.part:05d}.json and run the bootstrap again; only that part is redone.",
+            ) from error
 
 
 def _thumbnails(store: Store, markers: Mapping[int, PartMarker], cards: Sequence[Card]) -> dict[str, bytes]:

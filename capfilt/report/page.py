@@ -5,7 +5,7 @@ Knows what a reader wants to see first; counts nothing itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import yaml
@@ -24,6 +24,7 @@ from capfilt.report.meanings import (
     PLURALS,
 )
 from capfilt.report.rendering import page
+from capfilt.shards.marker import PartMarker
 from capfilt.storage import Store
 
 NAME = "report.html"
@@ -101,19 +102,22 @@ def render(data: ReportData) -> str:
     )
 
 
-def write_report(store: Store, *, gallery: int = 48, seed: int = 0) -> str:
+def write_report(
+    store: Store, *, gallery: int = 48, seed: int = 0, markers: Mapping[int, PartMarker] | None = None
+) -> str:
     """Writes ``report.html`` into the destination and returns its full path.
 
     Args:
         store: the destination of a finished or unfinished run.
         gallery: pictures shown in each gallery, within [0, 80]; more are cut to that.
         seed: chooses which ones.
+        markers: all that are there, as :func:`capfilt.shards.marker.committed` has just read them; None reads them.
 
     Raises:
         DestinationError: no part is finished there, or it cannot be written.
         DataError: its ledger is damaged.
     """
-    return write_page(store, gather(store, gallery=gallery, seed=seed))
+    return write_page(store, gather(store, gallery=gallery, seed=seed, markers=markers))
 
 
 def write_page(store: Store, data: ReportData) -> str:
