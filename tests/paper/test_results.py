@@ -45,6 +45,7 @@ def test_the_results_are_of_the_shipped_tables_and_their_means_of_their_units(sc
         for arm in told["arms"]:
             assert len(arm["units"]) == sum(one["seeds"] for one in told.get("pooled", [told])) >= 3
             again = summary([unit["figures"] for unit in arm["units"]])
+            assert again["mean"]["human texts"] == arm["mean"]["human texts"] == 674, "one of a picture is trained on"
             assert again["mean"]["CIDEr"] == pytest.approx(arm["mean"]["CIDEr"])
             assert again["spread"]["recall"] == pytest.approx(arm["spread"]["recall"])
 
