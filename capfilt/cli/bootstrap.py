@@ -23,6 +23,7 @@ from capfilt.cli.options import (
     RunnerOption,
     SetOption,
     VerboseOption,
+    WaitOption,
     WorkersOption,
 )
 
@@ -53,6 +54,7 @@ def command(
     workers: WorkersOption = None,
     max_workers: MaxWorkersOption = None,
     address: AddressOption = None,
+    wait: WaitOption = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; fetch and write nothing.")] = False,
     retry: Annotated[
         str,
@@ -91,6 +93,7 @@ def command(
         workers=workers,
         max_workers=max_workers,
         address=address,
+        wait_s=wait,
         dry_run=dry_run,
         with_changes=with_changes,
         retry=[_REASONS.get(reason, reason) for reason in retry.replace(",", " ").split()],
@@ -109,6 +112,7 @@ def run(
     workers: int | None,
     max_workers: int | None = None,
     address: str | None = None,
+    wait_s: float = 0.0,
     dry_run: bool = False,
     retry: Sequence[str] = (),
     with_changes: bool = False,
@@ -125,6 +129,7 @@ def run(
         max_workers=max_workers,
         address=address,
         verbose=verbose,
+        wait_s=wait_s,
     )
     with watching(quiet=quiet or dry_run) as tell:
         return bootstrap(

@@ -72,6 +72,16 @@ AddressOption = Annotated[
         help="A Ray cluster: HEAD:6379, or `auto` on a node of it. Default: RAY_ADDRESS.",
     ),
 ]
+WaitOption = Annotated[
+    float,
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        min=0,
+        max=86_400,
+        help="Wait so long where another run works; a dead one lets go in two minutes.",
+    ),
+]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Stop at what cannot be read, instead of counting and passing over it.")
 ]

@@ -1,8 +1,11 @@
 """Help, version, usage errors, and what each kind of ending leaves on the terminal."""
 
+import importlib
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +111,7 @@ def test_a_fault_of_ours_shows_its_traceback_and_exits_1(capfilt, monkeypatch, t
     def broken(*args, **kwargs):
         raise RuntimeError("the wheel came off")
 
+    importlib.import_module("capfilt.report.page")  # imported later, it would keep the stand-in
     monkeypatch.setattr("capfilt.report.gather.gather", broken)
     said = capfilt("report", tmp_path)
     assert said.code == 1
@@ -143,3 +147,22 @@ def test_a_closed_pipe_is_no_drama():
     done = subprocess.run([SCRIPT, "recipes"], stdout=second, stderr=subprocess.PIPE, text=True, check=False)
     os.close(second)
     assert "Traceback" not in done.stderr
+
+
+def test_a_destination_where_another_run_works_is_waited_for_if_asked(capfilt, tmp_path):
+    (tmp_path / "table.csv").write_text("url,text\nhttp://127.0.0.1:1/a.jpg,a cat\n")
+    lease = tmp_path / "dest" / ".lease.json"
+    lease.parent.mkdir()
+
+    def run(*more):
+        held = {"token": "t", "host": "elsewhere", "pid": 1, "until": time.time() + 1.5}
+        lease.write_text(json.dumps(held))
+        models = ("--set", "capfilt.captioner=null")
+        return capfilt("bootstrap", tmp_path / "table.csv", tmp_path / "dest", "--runner", "local", *models, *more)
+
+    refused = run()
+    assert refused.code == 2
+    assert "elsewhere" in refused.err
+    waited = run("--wait", "30")
+    assert waited.code == 0, waited.err
+    assert (tmp_path / "dest" / "manifest.json").exists()
