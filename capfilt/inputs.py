@@ -86,7 +86,7 @@ def asked(url: str, ask: Callable[[], T]) -> T:
             raise
         except Exception as error:  # a remote service: its client may raise anything
             # Rights do not come by waiting; a token that has run out is renewed by its client, if it can be.
-            refused = isinstance(error, PermissionError)
+            refused = isinstance(error, PermissionError) or "Credentials" in type(error).__name__
             if wait is None or refused:
                 raise StoreError(
                     f"the store fails: {type(error).__name__}: {error}",

@@ -1,5 +1,6 @@
 """docs/cli.md tells the truth: the tree is that of the parser, and each command of its table fails as it says."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -9,10 +10,11 @@ import pytest
 import typer
 from PIL import Image
 
-from capfilt import errors
+from capfilt import errors, inputs
 from capfilt.cli.errors import ExitCode, two_lines
 from capfilt.cli.main import app
 from capfilt.cli.tree import tree
+from tests.flaky import ROOM, WEATHER, Flaky
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 ROWS = [
@@ -47,6 +49,8 @@ def test_each_command_fails_as_the_table_says(row, tmp_path, monkeypatch, shape_
     (tmp_path / "pictures").mkdir()
     Image.new("RGB", (256, 256)).save(tmp_path / "pictures" / "black.png")
     (tmp_path / "broken.tar").write_text("no tar")
+    if kind == "`StoreError`":
+        busy(monkeypatch)
     (tmp_path / "shapes").mkdir()
     shutil.copy(shape_shard, tmp_path / "shapes")
     with pytest.raises(errors.CapfiltError) as caught:
@@ -55,6 +59,16 @@ def test_each_command_fails_as_the_table_says(row, tmp_path, monkeypatch, shape_
     first, second = two_lines(caught.value).splitlines()
     assert re.fullmatch(pattern(message), first.removeprefix("error: "))
     assert re.fullmatch(pattern(mend), second.removeprefix("  mend: "))
+
+
+def busy(monkeypatch) -> None:
+    """In place of S3 a store of this process, which answers as S3 does when it is asked too much."""
+    monkeypatch.setitem(
+        importlib.import_module("fsspec.registry")._registry, "s3", type("Busy", (Flaky,), {"protocol": "s3"})
+    )
+    monkeypatch.setitem(ROOM, "bucket/table.csv", b"url,text\n")
+    monkeypatch.setattr(inputs, "_WAITS_S", (0.0,))
+    WEATHER.storm(2)
 
 
 def pattern(text: str) -> str:

@@ -6,6 +6,7 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import NoCredentialsError
 
 from capfilt import inputs
 from capfilt.errors import DataError, SourceError, StoreError
@@ -87,7 +88,12 @@ def test_what_fails_for_a_moment_is_asked_again(kind):
 
 @pytest.mark.parametrize(
     ("error", "passing"),
-    [(OSError(16, "SlowDown"), True), (RuntimeError("endpoint"), True), (PermissionError("token has expired"), False)],
+    [
+        (OSError(16, "SlowDown"), True),
+        (RuntimeError("endpoint"), True),
+        (PermissionError("token has expired"), False),
+        (NoCredentialsError(), False),
+    ],
 )
 @pytest.mark.parametrize("kind", SOURCES)
 def test_a_store_that_goes_on_failing_makes_no_row_a_drop(kind, error, passing):
