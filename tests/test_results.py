@@ -99,6 +99,28 @@ def test_what_longer_training_did_is_as_measured() -> None:
         assert statistics.mean(more[other]["shuffles"]) > statistics.mean(shipped[other]["shuffles"])
 
 
+def test_what_more_things_did_is_as_measured() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "longer.json").read_text())
+    card, page = (
+        (ROOT / file).read_text().replace("\n", " ") for file in ("models/med-mini/README.md", "docs/results.md")
+    )
+    losses = found["losses"]["with extras"]
+    assert f"{losses['begin']['itm']:.2f} to {losses['end']['itm']:.2f}. Means" in page
+    shipped, extras = (found["filters"][each] for each in ("shipped, 128 px", "with extras, 128 px"))
+    mean = found["filters"]["mean of shipped and with extras, 128 px"]
+    was, alone, both = (told["concepts never seen, styles seen"]["shuffles"] for told in (shipped, extras, mean))
+    gained = [100 * (statistics.mean(each) - statistics.mean(was)) for each in (alone, both)]
+    assert (
+        f"concepts {gained[0]:.1f} points, and the mean of these weights and the shipped ones {gained[1]:.1f}" in page
+    )
+    assert f"({statistics.mean(both):.3f}; {min(both):.3f} to {max(both):.3f} over the shuffles)" in page
+    means = [f"{statistics.mean(each):.3f}" for each in (alone, both)]
+    assert f"gave {means[0]}, the mean of those weights and the shipped ones {means[1]}" in card
+    assert max(map(float, means)) < 0.95
+    for other in HELD_OUT.keys() & shipped.keys():
+        assert statistics.mean(mean[other]["shuffles"]) > statistics.mean(shipped[other]["shuffles"]) + 0.003
+
+
 def test_what_more_concepts_do_is_as_measured() -> None:
     concepts, found = loaded("concepts"), json.loads((ROOT / "benchmarks" / "results" / "concepts.json").read_text())
     assert concepts.filled(PAGE, found) == PAGE
