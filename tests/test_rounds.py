@@ -220,8 +220,9 @@ def test_a_loop_goes_on_from_another_folder_with_the_paths_it_was_given(loop, sh
     begun, other = tmp_path / "begun", tmp_path / "other"
     begun.mkdir()
     other.mkdir()
-    (begun / "series.txt").write_text("a series\n")
-    (begun / "held.tar").write_bytes(shape_shard.read_bytes())
+    for folder in (begun, other):
+        (folder / "series.txt").write_text("a series\n")
+        (folder / "held.tar").write_bytes(shape_shard.read_bytes())
 
     def settings(where):
         mix = f"[{{shards: [{where}held.tar], weight: 0.1}}]"
@@ -231,12 +232,15 @@ def test_a_loop_goes_on_from_another_folder_with_the_paths_it_was_given(loop, sh
             f"captioner.data.mix={mix}",
         )
 
-    monkeypatch.chdir(begun)
-    assert loop(1, tmp_path / "out", *settings("")).done_before == 0
-    monkeypatch.chdir(other)
-    assert loop(1, tmp_path / "out", *settings(f"{begun}/")).done_before == 1
+    def stop(_):
+        raise StopError  # all that is refused is refused before the first step
+
+    for cwd, where in ((begun, ""), (other, f"{begun}/")):
+        monkeypatch.chdir(cwd)
+        with pytest.raises(StopError):
+            loop(1, tmp_path / "out", *settings(where), on_progress=stop)
     with pytest.raises(DestinationError, match=r"filter\.data\.boilerplate"):
-        loop(1, tmp_path / "out", *settings(""))
+        loop(1, tmp_path / "out", *settings(""), on_progress=stop)
 
 
 def test_a_finished_loop_does_nothing_again_and_speed_may_change(loop, two, shape_shard):

@@ -14,8 +14,11 @@ from capfilt.roles import Writing
 FILES = sorted((sample() / "images").glob("*.[jp][pn]g"))
 
 
-# A CPU without bfloat16 units takes half a minute to write as many as with int8.
-@pytest.mark.parametrize(("dtype", "share", "some"), [(torch.int8, 0.99, 48), (torch.bfloat16, 0.98, 16)])
+# A CPU without bfloat16 units takes half a minute for so few.
+@pytest.mark.parametrize(
+    ("dtype", "share", "some"),
+    [(torch.int8, 0.99, 48), pytest.param(torch.bfloat16, 0.98, 16, marks=pytest.mark.slow)],
+)
 def test_verdicts_stay_and_scores_move_little(dtype: torch.dtype, share: float, some: int) -> None:
     count = 96
     files = FILES[:: len(FILES) // count][:count]
