@@ -31,6 +31,8 @@ _WORDS = ("ETag", "etag", "blob_id", "generation", "VersionId", "mtime", "create
 """What stores call a content, the best first."""
 _WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Pauses in seconds between tries of a store that fails; before each its client has tried for a moment too."""
+_PASSING = {408, 425, 429}
+"""Of what HTTP says to be the asker's fault, what may be otherwise the next time."""
 _S3 = {"max_pool_connections": 128}
 _BESIDE = 1000
 """Names beside a misspelt one that are looked through."""
@@ -85,8 +87,7 @@ def asked(url: str, ask: Callable[[], T]) -> T:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError, CapfiltError, ValueError, TypeError):
             raise
         except Exception as error:  # a remote service: its client may raise anything
-            # Rights do not come by waiting; a token that has run out is renewed by its client, if it can be.
-            refused = isinstance(error, PermissionError) or "Credentials" in type(error).__name__
+            refused = _refused(error)
             if wait is None or refused:
                 raise StoreError(
                     f"the store fails: {type(error).__name__}: {error}",
@@ -96,6 +97,14 @@ def asked(url: str, ask: Callable[[], T]) -> T:
                 ) from error
             time.sleep(wait)
     raise AssertionError("the last try returns or raises")
+
+
+def _refused(error: Exception) -> bool:
+    """Rights do not come by waiting; a token that has run out is renewed by its client, if it can be."""
+    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
+        return True
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    return isinstance(status, int) and 400 <= status < 500 and status not in _PASSING
 
 
 class _Steady(io.RawIOBase):

@@ -6,7 +6,10 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import ClientResponseError, RequestInfo
 from botocore.exceptions import NoCredentialsError
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from capfilt import inputs
 from capfilt.errors import DataError, SourceError, StoreError
@@ -23,6 +26,7 @@ from tests.flaky import ROOM, WEATHER
 from tests.shards.test_verify import Planned
 
 ROWS = 40
+ASKED = RequestInfo(URL("https://a/t.parquet"), "GET", CIMultiDictProxy(CIMultiDict()), URL("https://a/t.parquet"))
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +97,9 @@ def test_what_fails_for_a_moment_is_asked_again(kind):
         (RuntimeError("endpoint"), True),
         (PermissionError("token has expired"), False),
         (NoCredentialsError(), False),
+        (ClientResponseError(ASKED, (), status=403), False),
+        (ClientResponseError(ASKED, (), status=429), True),
+        (ClientResponseError(ASKED, (), status=502), True),
     ],
 )
 @pytest.mark.parametrize("kind", SOURCES)
