@@ -27,6 +27,7 @@ from capfilt.med.digests import digests
 from capfilt.recipe import Recipe, load, resolved
 from capfilt.records import Tally
 from capfilt.report.page import write_report
+from capfilt.shards import passes
 from capfilt.shards.card import write_cards
 from capfilt.shards.claim import (
     MODELS,
@@ -145,7 +146,7 @@ def bootstrap(
         else:
             _claim(store, recipe, planned, models, dry_run=True)
             done = committed(store)
-        told = _told(planned, stages(), todo(planned, done), _failed(planned, done, retry))
+        told = _told(planned, stages(), todo(planned, done), _failed(store, planned, done, retry))
         if run and run.runner == "ray" and run.cluster:
             from capfilt.flow.ray import placed  # noqa: PLC0415 Ray takes seconds, and only a cluster is asked
 
@@ -158,17 +159,19 @@ def bootstrap(
         else:
             _claim(store, recipe, planned, models, dry_run=False)
         done = committed(store)
-        left, failed = todo(planned, done), _failed(planned, done, retry)
+        left, failed = todo(planned, done), _failed(store, planned, done, retry)
         meter = _Meter(on_progress, planned, done, lease)
         _run(opened, left, stages, run or RunConfig(), meter)
         if failed:
             remove_manifest(store)
+            passes.begin(store, retry, done)
             meter.again(done[part.index] for part in failed)
             _run(opened, failed, stages.again, run or RunConfig(), meter)
         lease.check()
         worked = time.monotonic()
         anew = bool(left or failed) or _is_stale(store, done)
         manifest = _finish(store, recipe, opened, models, planned, anew=anew)
+        passes.end(store)
     pace = replace(meter.pace, finish=time.monotonic() - worked)
     count = len(planned.parts)
     return Result(dest=store.url, plan="", manifest=manifest, parts=count, done_before=len(done), pace=pace)
@@ -274,10 +277,10 @@ def _check_reasons(retry: Sequence[str]) -> None:
             )
 
 
-def _failed(planned: Plan, done: Mapping[int, PartMarker], retry: Sequence[str]) -> Sequence[Part]:
-    """The parts that were done before and have rows to try again."""
-    failed = (at for at, marker in done.items() if any(marker.tally.dropped.get(reason) for reason in retry))
-    return Some(planned.parts, sorted(failed))
+def _failed(store: Store, planned: Plan, done: Mapping[int, PartMarker], retry: Sequence[str]) -> Sequence[Part]:
+    """The parts that were done before and have rows to try again; not those that a stopped try has been over."""
+    failed = [at for at, marker in done.items() if any(marker.tally.dropped.get(reason) for reason in retry)]
+    return Some(planned.parts, passes.left_of(store, retry, failed, done) if failed else [])
 
 
 def _told(planned: Plan, stages: Sequence[Stage], left: Sequence[Part], failed: Sequence[Part]) -> str:

@@ -378,6 +378,36 @@ def test_a_retry_that_died_is_finished_by_the_next_run(job, moody, tmp_path):
     assert verify(Store(str(out))) == []
 
 
+def test_a_retry_that_was_stopped_goes_on_after_the_parts_it_has_been_over(job, moody, tmp_path):
+    """Its addresses fail again, so that nothing in the parts' books tells which were tried."""
+    file, _ = moody
+    out, retry = tmp_path / "out", {"source": file, "retry": ["http_status"]}
+
+    def ledgers():
+        return sorted(ledger.name for ledger in (out / "pairs").iterdir())
+
+    def stop(now):
+        if "00001-1.parquet" in ledgers() or "00001-3.parquet" in ledgers():
+            raise KeyboardInterrupt  # the first part of the two is committed anew
+
+    first = job("out", *SMALL, source=file)
+    with pytest.raises(KeyboardInterrupt):
+        job("out", *SMALL, **retry, on_progress=stop)
+    assert ledgers() == ["00000.parquet", "00001-1.parquet", "00002.parquet", "00003.parquet"]
+    assert "1 parts have rows" in job("out", *SMALL, **retry, dry_run=True).plan
+    assert job("out", *SMALL, **retry).manifest["totals"] == first.manifest["totals"]
+    assert ledgers() == ["00000.parquet", "00001-1.parquet", "00002.parquet", "00003-1.parquet"]
+    job("out", *SMALL, **retry)
+    assert ledgers() == ["00000.parquet", "00001-2.parquet", "00002.parquet", "00003-2.parquet"], "a new try, of both"
+    # Stopped, and brought to its end without it: the next one begins anew.
+    with pytest.raises(KeyboardInterrupt):
+        job("out", *SMALL, **retry, on_progress=stop)
+    job("out", *SMALL, source=file)
+    job("out", *SMALL, **retry)
+    assert "00003-3.parquet" in ledgers()
+    assert verify(Store(str(out))) == []
+
+
 def test_only_reasons_that_another_try_can_take_away_are_taken(job, moody, tmp_path):
     with pytest.raises(RecipeError, match="'no_caption_kept' is no reason") as caught:
         job("out", source=moody[0], retry=["http_status", "no_caption_kept"])

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Literal, Protocol, cast, get_args
 
 import pyarrow as pa
@@ -236,8 +235,7 @@ def _formats(config: SinkConfig) -> tuple[str, ...]:
 
 def _next_name(index: int, over: PartMarker) -> str:
     """00042, then 00042-1, 00042-2, ..."""
-    _, _, turn = PurePosixPath(over.ledger.name).stem.partition("-")
-    return f"{index:05d}-{int(turn or 0) + 1}"
+    return f"{index:05d}-{over.turn + 1}"
 
 
 def _write(store: Store, name: str, rows: int, write: Callable[[BinaryIO], object]) -> StoredFile:

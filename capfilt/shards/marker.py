@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Self
 
 from capfilt.errors import DestinationError
@@ -50,6 +51,12 @@ class PartMarker:
     def index(self) -> int:
         """``part``, by the name that the plan has for it: a marker may stand for its part when it is committed anew."""
         return self.part
+
+    @property
+    def turn(self) -> int:
+        """How often the part was committed anew, as its files' names say: 0 for ``00042``, 1 for ``00042-1``."""
+        _, _, turn = PurePosixPath(self.ledger.name).stem.partition("-")
+        return int(turn or 0)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
