@@ -6,6 +6,7 @@ Knows lists of rows and what torch says when memory runs out; knows no models an
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -13,7 +14,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from capfilt.errors import CapfiltError, ModelError
+from capfilt.errors import CapfiltError, EngineError, ModelError
 
 T = TypeVar("T")
 
@@ -23,6 +24,7 @@ ENOUGH = 32
 """So many rows are tried before that is asked, or all if there are fewer: bad ones often stand together."""
 
 _log = logging.getLogger(__name__)
+_ASSERTED = "device-side assert"
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -87,7 +89,7 @@ class Careful(Generic[T]):
         """Each row with its result, or with the reason why it has none.
 
         Raises:
-            CapfiltError: as ``work`` raised it. ModelError: most rows fail, so it is not the rows.
+            CapfiltError: as ``work`` raised it. EngineError: the GPU is lost. ModelError: most rows fail, so it is not the rows.
         """
         at = 0
         while at < len(rows):
@@ -102,7 +104,13 @@ class Careful(Generic[T]):
             done = self._work(rows)
         except CapfiltError:
             raise
-        except Exception as error:  # noqa: BLE001 a model raises anything; the row that it fails of is counted
+        except Exception as error:
+            if _device_is_lost(error):
+                raise EngineError(
+                    f"the GPU of {socket.gethostname()} fails: {str(error).strip().partition(chr(10))[0][:200]}",
+                    where=self._where,
+                    mend="No row is dropped for it. See to this GPU, or leave it out, and run again to go on.",
+                ) from error
             # Its frames hold what the batch held, and the smaller ones want that room.
             failed = error.with_traceback(None)
             failed.__context__ = failed.__cause__ = None
@@ -147,6 +155,15 @@ class Careful(Generic[T]):
                 mend="Try capfilt.dtype: float32 and a smaller capfilt.batch_size; else it is the model.",
             ) from error
         return Fault(f"{told}.")
+
+
+def _device_is_lost(error: Exception) -> bool:
+    """Whether all that this process asks of its GPU will fail from now on, whatever the rows.
+
+    An assertion on the device is as final, but comes of a row, and the run must get past it.
+    """
+    said = str(error)
+    return isinstance(error, RuntimeError) and "CUDA error" in said and not (_out_of_memory(error) or _ASSERTED in said)
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capfilt.errors import DataError, ModelError
+from capfilt.errors import DataError, EngineError, ModelError
 from capfilt.stages.careful import ENOUGH, FEW, Careful, Fault, RowError, Streak
 
 
@@ -126,6 +126,22 @@ def test_of_few_rows_all_are_tried_before_it_is_the_model():
     rows = range(FEW + 2)
     with pytest.raises(ModelError, match="10 of 10"):
         list(Careful(Work(set(rows)), 4, where="model", total=len(rows))(rows))
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, getattr(torch, "AcceleratorError", RuntimeError)])
+def test_a_gpu_that_fails_is_no_rows_fault(kind):
+    work = Work({5}, error=kind("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might"))
+    with pytest.raises(
+        EngineError, match=r"the GPU of .* fails: CUDA error: an illegal memory access was encountered\n"
+    ):
+        list(Careful(work, 8, where="model")(range(40)))
+    assert work.sizes == [8], "it is not asked again"
+
+
+@pytest.mark.parametrize("said", ["CUDA error: out of memory", "CUDA error: device-side assert triggered"])
+def test_what_a_gpu_says_of_rows_is_theirs(said):
+    found = list(Careful(Work({5}, error=RuntimeError(said)), 8, where="model")(range(40)))
+    assert [row for row, result in found if isinstance(result, Fault)] == [5]
 
 
 def test_errors_for_the_user_pass():
