@@ -89,7 +89,8 @@ class Careful(Generic[T]):
         """Each row with its result, or with the reason why it has none.
 
         Raises:
-            CapfiltError: as ``work`` raised it. EngineError: the GPU is lost. ModelError: most rows fail, so it is not the rows.
+            CapfiltError: as ``work`` raised it. EngineError: the GPU fails.
+            ModelError: most rows fail, so it is not the rows.
         """
         at = 0
         while at < len(rows):
