@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from capfilt.errors import DestinationError
+from capfilt.errors import DataError, DestinationError
 from capfilt.records import Drop, table_of
 from capfilt.report.page import write_report
 from capfilt.shards.card import write_cards
@@ -72,6 +72,7 @@ def dedup(
 
     Raises:
         DestinationError: it is no finished data set.
+        DataError: a ledger is missing or damaged.
         RecipeError: ``near`` is out of range.
     """
     store = Store(dest)
@@ -83,8 +84,7 @@ def dedup(
         )
     with nullcontext() if dry_run else leased(store) as lease:
         markers = committed(store)
-        ledgers = store.read_each([marker.ledger.name for marker in markers.values()])
-        pictures = Pictures(_kept(data) for data in ledgers)
+        pictures = Pictures(_kept(store, markers))
         found = sorted(find(pictures, near), key=lambda one: (one.part, one.row))
         if not dry_run:
             _drop(store, markers, found, near, lease, on_part or (lambda done, total: None))
@@ -99,9 +99,18 @@ def dedup(
     )
 
 
-def _kept(data: bytes) -> pa.Table:
-    ledger = read_ledger(io.BytesIO(data), _COMPARED)
-    return ledger.filter(pc.is_null(ledger.column("drop")))
+def _kept(store: Store, markers: Mapping[int, PartMarker]) -> Iterator[pa.Table]:
+    """The kept rows of each part, in order."""
+    contents = store.read_each([marker.ledger.name for marker in markers.values()])
+    for marker in markers.values():
+        try:
+            ledger = read_ledger(io.BytesIO(next(contents)), _COMPARED)
+        except FileNotFoundError as error:
+            mend = "Run `capfilt verify --repair` there, and the bootstrap again; only what is broken is redone."
+            raise DataError(
+                "the ledger of a finished part is gone", where=store.path(marker.ledger.name), mend=mend
+            ) from error
+        yield ledger.filter(pc.is_null(ledger.column("drop")))
 
 
 def _drop(

@@ -85,6 +85,13 @@ class EngineError(CapfiltError):
     """A machine or cluster that cannot run the plan as asked."""
 
 
+def is_of_store(error: Exception) -> bool:
+    """Whether a store failed or refused, so that the error says nothing of what is stored: nothing is known to be
+    damaged, and nothing may be dropped, forgotten or removed for it."""
+    refused = isinstance(error.__cause__, PermissionError)
+    return refused or isinstance(error, StoreError) or (isinstance(error, CapfiltError) and error.passing)
+
+
 def require_within(field: str, value: float, low: float, high: float) -> None:
     """Refuse a setting outside [low, high].
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from capfilt.bootstrap import bootstrap
 from capfilt.dedup import dedup
-from capfilt.errors import DestinationError, SourceError
+from capfilt.errors import DataError, DestinationError, SourceError
 from capfilt.flow.config import RunConfig
 from capfilt.recipe import load
 from capfilt.shards.read import samples, shards_of
@@ -154,6 +154,13 @@ def test_cut_off_and_not_called_again_the_main_job_tells_of_what_is_there(made: 
     manifest = (made.dest / "manifest.json").read_bytes()
     assert made.again()["totals"]["dropped"] == {"duplicate": 2}
     assert (made.dest / "manifest.json").read_bytes() == manifest, "what is right is left as it is"
+
+
+def test_a_ledger_that_is_gone_is_named(made: Made) -> None:
+    ledger = sorted((made.dest / "pairs").iterdir())[-1]
+    ledger.unlink()
+    with pytest.raises(DataError, match=ledger.name):
+        dedup(str(made.dest))
 
 
 def test_a_destination_that_is_not_finished(made: Made, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal, Protocol, cast, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from capfilt.errors import DataError, DestinationError, RecipeError
+from capfilt.errors import DataError, DestinationError, RecipeError, is_of_store
 from capfilt.records import META, Origin, Tally, conform, replace
 from capfilt.shards.claim import claim, digest_of, plain
 from capfilt.shards.marker import FORMAT_VERSION, PartMarker, StoredFile, committed
@@ -218,7 +218,9 @@ def recorded_dedup(store: Store) -> dict[str, Any] | None:
     """How duplicates were last looked for, by the manifest or by what was left of it; None if they never were."""
     try:
         return dict(store.read_json("manifest.json")["dedup"])
-    except (DestinationError, FileNotFoundError, KeyError, TypeError, ValueError):
+    except (DestinationError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
+        if is_of_store(error):
+            raise
         # A manifest that is damaged tells nothing, and is written anew.
         return dict(store.read_json(DEDUP)) if store.exists(DEDUP) else None
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from capfilt.errors import CapfiltError, DestinationError, StoreError
+from capfilt.errors import CapfiltError, DestinationError, is_of_store
 from capfilt.inputs import open_read
 from capfilt.records import Tally
 from capfilt.shards.commit import remove_manifest, remove_strangers
@@ -98,9 +98,7 @@ def _readable(store: Store) -> tuple[list[PartMarker], set[str]]:
 
 
 def _raise_if_of_store(error: Exception) -> None:
-    """A store that fails or refuses says nothing of what it holds: nothing is broken, and nothing may be removed."""
-    refused = isinstance(error.__cause__, PermissionError)
-    if refused or isinstance(error, StoreError) or (isinstance(error, CapfiltError) and error.passing):
+    if is_of_store(error):
         raise error
 
 

@@ -105,7 +105,7 @@ class Careful(Generic[T]):
             done = self._work(rows)
         except CapfiltError:
             raise
-        except Exception as error:
+        except Exception as error:  # a model raises anything; the row that it fails of is counted
             if _device_is_lost(error):
                 raise EngineError(
                     f"the GPU of {socket.gethostname()} fails: {str(error).strip().partition(chr(10))[0][:200]}",

@@ -12,11 +12,11 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from capfilt import inputs
-from capfilt.errors import DataError, SourceError, StoreError
+from capfilt.errors import DataError, DestinationError, SourceError, StoreError
 from capfilt.flow.config import PlanConfig
 from capfilt.flow.plan import plan
 from capfilt.inputs import open_read, size_of
-from capfilt.shards.commit import SinkConfig, commit_part, write_manifest
+from capfilt.shards.commit import SinkConfig, commit_part, recorded_dedup, write_manifest
 from capfilt.shards.read import samples
 from capfilt.shards.verify import repair, verify
 from capfilt.sources.base import SourceConfig
@@ -164,6 +164,10 @@ def test_nothing_is_broken_or_removed_because_the_store_fails(part_table, part, 
             work(store)
         WEATHER.storm(0)
         assert before == ROOM
+    WEATHER.storm(10_000, error, "manifest.json")
+    with pytest.raises(DestinationError, match="the store fails"):
+        recorded_dedup(store)
+    WEATHER.storm(0)
     shard = next(name for name in ROOM if "shards/00001" in name)
     ROOM[shard] = ROOM[shard][:-1]
     assert repair(store) == [1], "what is broken is"
