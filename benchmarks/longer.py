@@ -1,16 +1,18 @@
 """Do more steps, larger pictures or more things take med-mini's filter further on concepts it was never trained on?
 
-    python -P benchmarks/longer.py --shards DIR --run RUN [--arm ARM]            trains; goes on if stopped
-    python -P benchmarks/longer.py --shards DIR --run RUN [--arm ARM] --measure  measures, five minutes of one core
+    python -P benchmarks/longer.py --shards DIR --start START --run RUN [--arm ARM]  trains; goes on if stopped
+    python -P benchmarks/longer.py --shards DIR --start START --run RUN [--arm ARM] --measure  five minutes of one core
     python -P benchmarks/longer.py --page
 
-DIR is what `capfilt corpora build` wrote. From the shipped filter the last finetuning goes on with another seed and a
-learning rate that rises once more, all else as it was but this: the arm `longer` (3 hours of a core) on pictures of
-160 px for 128, 1,600 steps for 900; the arm `extras` (80 minutes) for 900 steps with the set extras-train too, coloured
-drawings of things that are no emoji, each five times as often as it comes, and icons and clip art half as often.
-Measured are the shipped filter, the arm's, and the mean of their weights, each on whole sets with ten shuffles of the
-captions; figures of the other arm stay. The last command puts the committed figures into docs/results.md. Several
-processes share each batch with `PYTHONSAFEPATH=1 torchrun --nproc-per-node 2 benchmarks/longer.py ...`.
+DIR is what `capfilt corpora build` wrote, START the filter of the third finetuning, step 6 of `make med-mini`
+(runs/med-mini/filter-free/model); what is committed began from its float16 half, which was shipped up to commit
+2b6bfa8. From there it goes on with another seed and a learning rate that rises once more, all else as it was but this:
+the arm `longer` (3 hours of a core) on pictures of 160 px for 128, 1,600 steps for 900; the arm `extras` (80 minutes),
+which is step 7, for 900 steps with the set extras-train too, coloured drawings of things that are no emoji, each five
+times as often as it comes, and icons and clip art half as often. Measured are START, the arm's filter, and the mean of
+their weights, each on whole sets with ten shuffles of the captions; figures of the other arm stay. The last command
+puts the committed figures into docs/results.md. Several processes share each batch with `PYTHONSAFEPATH=1 torchrun
+--nproc-per-node 2 benchmarks/longer.py ...`.
 """
 
 from __future__ import annotations
@@ -29,21 +31,20 @@ from typing import Any
 
 import torch
 
-from capfilt.catalog import model_folder
-from capfilt.embedded import FREE, HELD_OUT, NAME, wide
+from capfilt.embedded import FREE, HELD_OUT, MORE, NAME, more, wide
 from capfilt.evaluate.filtering import auc
 from capfilt.evaluate.references import read
 from capfilt.inputs import expand
+from capfilt.med.config import MEDConfig
 from capfilt.med.filter import MEDFilter
 from capfilt.med.model import MED
 from capfilt.recipe import load_config
-from capfilt.train.config import MixConfig, TrainConfig
+from capfilt.train.config import TrainConfig
 from capfilt.train.run import train
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "longer.json"
 PAGE = ROOT / "docs" / "results.md"
-SHIPPED = f"{NAME}/filter"
 FIRST, LAST = 10, 100
 """Steps at the begin, while the learning rate is still low, and at the end, over which losses are averaged."""
 
@@ -53,47 +54,41 @@ class Arm:
     """How the finetuning goes on."""
 
     label: str
+    recipe: str
     size: int
     steps: int
     seed: int
-    extras: float = 0.0
-    """How often each of the extras is seen an epoch."""
-    others: float = 1.0
-    """The same of icons and clip art."""
 
 
 ARMS = {
-    "longer": Arm(label="longer", size=160, steps=1600, seed=9),
-    "extras": Arm(label="with extras", size=128, steps=900, seed=11, extras=5.0, others=0.5),
+    "longer": Arm(label="longer", recipe=FREE, size=160, steps=1600, seed=9),
+    "extras": Arm(label="with extras", recipe=MORE, size=128, steps=900, seed=11),
 }
 
 
-def go_on(arm: Arm, shards: Path, run: Path) -> None:
+def go_on(arm: Arm, shards: Path, start: Path, run: Path) -> None:
     def of(name: str) -> tuple[str, ...]:
         return tuple(expand(str(shards / f"{name}-train-*.tar")))
 
-    recipe = load_config(TrainConfig, f"{NAME}/{FREE}")
-    # The shipped half of the model has the filter's words alone.
-    frozen = tuple(part.replace("embeddings.both", "embeddings.encode") for part in recipe.optim.freeze)
-    data = replace(recipe.data, **wide(shards, of("human"), (*of("web"), *of("icons"))))
-    emoji, others = data.mix
-    mix = [emoji, replace(others, weight=arm.others)]
-    if arm.extras:
-        mix.append(MixConfig(shards=of("extras"), weight=arm.extras))
-    data = replace(data, mix=tuple(mix))
-    optim = replace(recipe.optim, freeze=frozen)
-    own = {"init": SHIPPED, "image_size": arm.size, "steps": arm.steps, "seed": arm.seed, "out": str(run)}
-    train(replace(recipe, data=data, optim=optim, **own), lambda at: print(at.step, at.losses, flush=True))
+    recipe = load_config(TrainConfig, f"{NAME}/{arm.recipe}")
+    frozen = recipe.optim.freeze
+    if MEDConfig.load(start).holds == "filter":  # a half has the filter's words alone
+        frozen = tuple(part.replace("embeddings.both", "embeddings.encode") for part in frozen)
+    human, others = of("human"), (*of("web"), *of("icons"))
+    given = more(shards, human, others, of("extras")) if arm.recipe == MORE else wide(shards, human, others)
+    own = {"init": str(start), "image_size": arm.size, "steps": arm.steps, "seed": arm.seed, "out": str(run)}
+    config = replace(recipe, data=replace(recipe.data, **given), optim=replace(recipe.optim, freeze=frozen), **own)
+    train(config, lambda at: print(at.step, at.losses, flush=True))
 
 
-def measure(arm: Arm, shards: Path, run: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+def measure(arm: Arm, shards: Path, start: Path, run: Path, before: Mapping[str, Any]) -> dict[str, Any]:
     """What was found before, with this arm's figures."""
     scored = _beside("limits").scored
-    shipped, longer = MED.load(model_folder(SHIPPED)), MED.load(run / "model")
+    first, longer = MED.load(start), MED.load(run / "model")
     filters = {
-        "shipped, 128 px": shipped,
+        "third finetuning, 128 px": first,
         f"{arm.label}, {arm.size} px": longer,
-        f"mean of shipped and {arm.label}, {arm.size} px": mean(shipped, longer),
+        f"mean of third and {arm.label}, {arm.size} px": mean(first, longer),
     }
     told: dict[str, Any] = {
         "losses": {**before.get("losses", {}), arm.label: losses(run / "log.csv")},
@@ -120,7 +115,7 @@ def mean(one: MED, other: MED) -> MED:
 
 
 def losses(log: Path) -> dict[str, dict[str, float]]:
-    """ITC's and ITM's: what the shipped filter begins with on larger pictures, and what is reached."""
+    """ITC's and ITM's: what is begun with, and what is reached."""
     with log.open(newline="") as file:
         rows = [{name: float(row[name]) for name in ("step", "itc", "itm")} for row in csv.DictReader(file)]
     begin = [row for row in rows if row["step"] <= FIRST]
@@ -158,6 +153,7 @@ def _beside(name: str) -> ModuleType:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=Path)
+    parser.add_argument("--start", type=Path, help="the filter that goes on")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--arm", choices=ARMS, default="longer")
     parser.add_argument("--measure", action="store_true")
@@ -167,14 +163,14 @@ def main() -> None:
     if options.page:
         found = json.loads(RESULTS.read_text(encoding="utf-8"))
         PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
-    elif options.shards is None or options.run is None:
-        parser.error("--shards and --run are needed")
+    elif options.shards is None or options.start is None or options.run is None:
+        parser.error("--shards, --start and --run are needed")
     elif options.measure:
         before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        found = measure(ARMS[options.arm], options.shards, options.run, before)
+        found = measure(ARMS[options.arm], options.shards, options.start, options.run, before)
         RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     else:
-        go_on(ARMS[options.arm], options.shards, options.run)
+        go_on(ARMS[options.arm], options.shards, options.start, options.run)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the embedded model is made: pretrained, finetuned twice, measured, and written to `models/med-mini`.
+"""How the embedded model is made: pretrained, finetuned, measured, and written to `models/med-mini`.
 
 The corpora are built before (``corpora.build``); pretraining sees all pairs first and human pairs last. What is
 left to the eye, the contact sheet and the card's words, is made from what this writes. Knows training, measures and
@@ -28,6 +28,7 @@ from capfilt.med.captioner import MEDCaptioner
 from capfilt.med.config import Holds, MEDConfig
 from capfilt.med.filter import MEDFilter
 from capfilt.med.model import BACKBONE, MED, check_fit
+from capfilt.med.soup import average
 from capfilt.med.text import DIRECTIONS
 from capfilt.recipe import load_config
 from capfilt.report.sheet import SheetItem, contact_sheet
@@ -39,7 +40,9 @@ NAME = "med-mini"
 WIDE = "filter-wide"
 """The filter's second finetuning, on icons and clip art too."""
 FREE = "filter-free"
-"""Its third, with the later stages of the backbone free: what is shipped."""
+"""Its third, with the later stages of the backbone free."""
+MORE = "filter-more"
+"""Its fourth, with drawings of more things; the mean of the third's weights and these is shipped."""
 HELD_OUT = {
     "concepts seen, styles seen, these drawings never seen": "heldout-picture-*.tar",
     "concepts never seen, styles seen": "heldout-seen-style-*.tar",
@@ -60,8 +63,8 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
 
     Args:
         corpora: what ``corpora.build`` wrote: shards and ``vocab.txt``.
-        work: folder of the runs; gets ``start``, ``pretrain``, ``human``, ``captioner``, ``filter``, :data:`WIDE`
-            and :data:`FREE`.
+        work: folder of the runs; gets ``start``, ``pretrain``, ``human``, ``captioner``, ``filter``, :data:`WIDE`,
+            :data:`FREE` and :data:`MORE`.
         overrides: ``field=value`` for all runs.
 
     Raises:
@@ -71,7 +74,9 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
     architecture.mkdir(parents=True, exist_ok=True)
     fit_vocabulary(corpora / "vocab.txt", architecture)
     start(corpora, architecture, work / "start" / "model")
-    human, web, icons = (tuple(expand(str(corpora / f"{name}-train-*.tar"))) for name in ("human", "web", "icons"))
+    human, web, icons, extras = (
+        tuple(expand(str(corpora / f"{name}-train-*.tar"))) for name in ("human", "web", "icons", "extras")
+    )
     given = wide(corpora, human, (*web, *icons))
     for task, init, data in (
         ("pretrain", "start", {"shards": (*human, *web)}),
@@ -80,6 +85,7 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
         ("filter", "human", {"shards": human}),
         (WIDE, "filter", given),
         (FREE, WIDE, given),
+        (MORE, FREE, more(corpora, human, (*web, *icons), extras)),
     ):
         config = load_config(TrainConfig, f"{NAME}/{task}", overrides)
         begin = str(work / init / "model")
@@ -88,10 +94,17 @@ def build(corpora: Path, work: Path, *, overrides: tuple[str, ...] = (), on_step
 
 
 def wide(corpora: Path, human: tuple[str, ...], others: tuple[str, ...]) -> dict[str, Any]:
-    """The data of the filter's second finetuning and of those after it: emoji twice as often as what else there is, and
-    titles that describe nothing."""
+    """The data of the filter's second and third finetuning: emoji twice as often as what else there is, and titles that
+    describe nothing."""
     mix = (MixConfig(shards=human, weight=2.0), MixConfig(shards=others))
     return {"mix": mix, "boilerplate": str(corpora / "boilerplate.txt")}
+
+
+def more(corpora: Path, human: tuple[str, ...], others: tuple[str, ...], extras: tuple[str, ...]) -> dict[str, Any]:
+    """The data of its fourth: each of the few extras five times an epoch, icons and clip art every second one."""
+    emoji, rest = wide(corpora, human, others)["mix"]
+    mix = (emoji, replace(rest, weight=0.5), MixConfig(shards=extras, weight=5.0))
+    return {**wide(corpora, human, others), "mix": mix}
 
 
 def fit_vocabulary(vocab: Path, architecture: Path) -> None:
@@ -180,11 +193,13 @@ def measure(corpora: Path, captioner: Path, judge: Path, *, device: str = "cpu")
 
 
 def ship(work: Path, target: Path) -> None:
-    """Write captioner and filter as float16 model folders, each without what only the other needs."""
-    parts: dict[Holds, str] = {"captioner": "captioner", "filter": FREE}
-    for part, run in parts.items():
+    """Write captioner and filter as float16 model folders, each without what only the other needs; the filter is the
+    mean of its last two finetunings."""
+    parts: dict[Holds, tuple[str, ...]] = {"captioner": ("captioner",), "filter": (FREE, MORE)}
+    for part, runs in parts.items():
+        mean = average([work / run / "model" for run in runs])
         shutil.rmtree(target / part, ignore_errors=True)
-        MED.load(work / run / "model").only(part).save(target / part, dtype=torch.float16)
+        mean.only(part).save(target / part, dtype=torch.float16)
 
 
 def sheet(corpora: Path, captioner: Path, judge: Path) -> str:

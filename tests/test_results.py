@@ -85,18 +85,18 @@ def test_what_longer_training_did_is_as_measured() -> None:
     assert longer.filled(PAGE, changed) != PAGE
     losses = found["losses"]["longer"]
     assert f"{losses['begin']['itm']:.2f} to {losses['end']['itm']:.2f}" in PAGE.replace("\n", " ")
-    shipped, more, mean = (
-        found["filters"][each] for each in ("shipped, 128 px", "longer, 160 px", "mean of shipped and longer, 160 px")
+    third, more, mean = (
+        found["filters"][each]
+        for each in ("third finetuning, 128 px", "longer, 160 px", "mean of third and longer, 160 px")
     )
-    limits = json.loads((ROOT / "benchmarks" / "results" / "limits.json").read_text())
     name = "concepts never seen, styles seen"
-    assert shipped[name]["shuffles"] == pytest.approx(limits["names"]["shuffles"], abs=1e-4)
-    new = [statistics.mean(told[name]["shuffles"]) for told in (shipped, more, mean)]
+    new = [statistics.mean(told[name]["shuffles"]) for told in (third, more, mean)]
+    assert f"the third finetuning's is {new[0]:.3f}" in PAGE
     assert abs(new[1] - new[0]) < 0.002
     assert f"weights has {new[2]:.3f} there" in PAGE
     assert max(*more[name]["shuffles"], *mean[name]["shuffles"]) < 0.95
-    for other in HELD_OUT.keys() & shipped.keys() - {name}:
-        assert statistics.mean(more[other]["shuffles"]) > statistics.mean(shipped[other]["shuffles"])
+    for other in HELD_OUT.keys() & third.keys() - {name}:
+        assert statistics.mean(more[other]["shuffles"]) > statistics.mean(third[other]["shuffles"])
 
 
 def test_what_more_things_did_is_as_measured() -> None:
@@ -106,19 +106,19 @@ def test_what_more_things_did_is_as_measured() -> None:
     )
     losses = found["losses"]["with extras"]
     assert f"{losses['begin']['itm']:.2f} to {losses['end']['itm']:.2f}. Means" in page
-    shipped, extras = (found["filters"][each] for each in ("shipped, 128 px", "with extras, 128 px"))
-    mean = found["filters"]["mean of shipped and with extras, 128 px"]
-    was, alone, both = (told["concepts never seen, styles seen"]["shuffles"] for told in (shipped, extras, mean))
+    third, extras = (found["filters"][each] for each in ("third finetuning, 128 px", "with extras, 128 px"))
+    mean = found["filters"]["mean of third and with extras, 128 px"]
+    was, alone, both = (told["concepts never seen, styles seen"]["shuffles"] for told in (third, extras, mean))
+    limits = json.loads((ROOT / "benchmarks" / "results" / "limits.json").read_text())
+    assert both == pytest.approx(limits["names"]["shuffles"], abs=2e-4)  # what is shipped is the mean, in float16
     gained = [100 * (statistics.mean(each) - statistics.mean(was)) for each in (alone, both)]
-    assert (
-        f"concepts {gained[0]:.1f} points, and the mean of these weights and the shipped ones {gained[1]:.1f}" in page
-    )
+    assert f"concepts {gained[0]:.1f} points, and the mean of these weights and the third's {gained[1]:.1f}" in page
     assert f"({statistics.mean(both):.3f}; {min(both):.3f} to {max(both):.3f} over the shuffles)" in page
     means = [f"{statistics.mean(each):.3f}" for each in (alone, both)]
-    assert f"gave {means[0]}, the mean of those weights and the shipped ones {means[1]}" in card
+    assert f"gave {means[0]}, the mean of those weights and the third's {means[1]}" in card
     assert max(map(float, means)) < 0.95
-    for other in HELD_OUT.keys() & shipped.keys():
-        assert statistics.mean(mean[other]["shuffles"]) > statistics.mean(shipped[other]["shuffles"]) + 0.003
+    for other in HELD_OUT.keys() & third.keys():
+        assert statistics.mean(mean[other]["shuffles"]) > statistics.mean(third[other]["shuffles"]) + 0.003
 
 
 def test_what_more_concepts_do_is_as_measured() -> None:
@@ -194,10 +194,10 @@ def test_what_limits_the_filter_is_as_measured_and_of_the_same_pairs() -> None:
     assert f"{half} of the {found['names']['names']} names hold half" in PAGE
     shares = [told["passed"] for told in found["nothing"]["filters"].values()]
     better = [text for text in limits.NOTHING if shares[1][text] < shares[0][text] / 2]
-    assert (len(better), len(limits.NOTHING)) == (5, 12)
+    assert (len(better), len(limits.NOTHING)) == (3, 12)
     more = [text for text in limits.NOTHING if shares[1][text] > 1.25 * shares[0][text]]
-    assert len(more) == 3
-    assert "Five of the twelve pass less than half as often as before, three more often" in PAGE
+    assert len(more) == 6
+    assert "Three of the twelve pass less than half as often as before, six more often" in PAGE
     assert all(list(of) == [*limits.NOTHING, "shuffled titles"] for of in shares)
 
 
