@@ -71,7 +71,11 @@ class DataConfig:
     boilerplate_share: float = 0.25
     """The share of a batch's pictures that ITM is shown with such a text, drawn evenly, in [0, 1]."""
     shuffle_buffer: int = 2000
-    """Pairs held for shuffling, 1 or more."""
+    """Pairs held for shuffling, 1 or more; streams share it."""
+    streams: int = 1
+    """Shares that the shards are dealt out to, each of which has as many rows of every batch, so that a process reads
+    the shards of its own rows only; 1: every process and every loader reads all shards. The batches of a run depend on
+    it, not on the number of processes, and it must divide them."""
     loaders: int = 0
     """Processes that decode and augment; 0 does it in the training process."""
 
@@ -83,6 +87,7 @@ class DataConfig:
         require_within("data.max_tokens", self.max_tokens, 4, 512)
         require_within("data.boilerplate_share", self.boilerplate_share, 0.0, 1.0)
         require_within("data.shuffle_buffer", self.shuffle_buffer, 1, 10**7)
+        require_within("data.streams", self.streams, 1, 2**16)
         require_within("data.loaders", self.loaders, 0, 256)
 
 

@@ -40,10 +40,8 @@ class Raw:
     """Where each row's pair is (``shard#key``)."""
     unmatched: Unmatched | None = None
     """Texts that describe no picture, and the rows that they stand beside."""
-    worker: int = 0
-    """The loader process that made it."""
-    place: Place = field(default_factory=Place)
-    """How far that process is, this batch behind it."""
+    places: Mapping[int, Place] = field(default_factory=dict)
+    """How far the streams of the loader process that made it are, this batch behind them."""
     bad: tuple[tuple[str, str], ...] = ()
     """(name, reason) of what was passed over on the way."""
 
@@ -80,14 +78,16 @@ class Shape:
 
 
 class BatchStream(IterableDataset[Raw | CapfiltError]):
-    """Endless batches. Every process of a run reads the same pairs and decodes its own rows of each batch, augmented as
-    they would be in the whole batch.
+    """Endless batches. Every process of a run decodes its own rows of each batch, augmented as they would be in the
+    whole batch, and reads the streams that these rows are of: a batch is made of as many rows of each stream, one
+    stream behind the other.
 
     An error that a user can mend is the last item: raised in a loader process, it would reach the run as text only.
 
     Args:
         pairs: counted. tokenizer: of the model. shape: of a batch. seed: of order and augmentation.
-        skip: batches that are behind the run. places: by loader process, how far it is.
+        skip: batches that are behind the run. places: how far each stream of each loader process is, by ``loader
+            process * streams + stream``.
     """
 
     def __init__(
@@ -112,22 +112,34 @@ class BatchStream(IterableDataset[Raw | CapfiltError]):
         # The loader asks its processes in turn, from 0; after a resume it must begin with the one whose turn it was.
         worker = (place + self.skip) % workers
         passed = (self.skip - worker + workers - 1) // workers
-        start = self.places.get(worker, Place())
+        streams = self.pairs.config.streams
+        rows = range(self.shape.batch_size)[self.shape.rows]
+        of_each = self.shape.batch_size // streams
         try:
-            pairs = self.pairs.shuffled(seed=self.seed, worker=worker, workers=workers, start=start)
+            mine = {
+                stream: self.pairs.shuffled(
+                    seed=self.seed,
+                    worker=worker,
+                    workers=workers,
+                    start=self.places.get(worker * streams + stream, Place()),
+                    stream=stream,
+                )
+                for stream in sorted({row // of_each for row in rows})
+            }
             for number in count(passed):
-                taken = [next(pairs) for _ in range(self.shape.batch_size)]
-                batch = self._batch([pair for pair, _ in taken], number * workers + worker)
+                taken = {stream: [next(pairs) for _ in range(of_each)] for stream, pairs in mine.items()}
+                own = [taken[row // of_each][row % of_each][0] for row in rows]
+                batch = self._batch(own, rows, number * workers + worker)
                 bad = (*self.pairs.take_bad(), *batch.bad)
-                yield replace(batch, worker=worker, place=taken[-1][1], bad=bad)
+                places = {worker * streams + stream: pairs[-1][1] for stream, pairs in taken.items()}
+                yield replace(batch, places=places, bad=bad)
         except CapfiltError as error:
             yield error
 
-    def _batch(self, pairs: list[Pair], number: int) -> Raw:
-        rows = range(self.shape.batch_size)[self.shape.rows]
+    def _batch(self, pairs: list[Pair], rows: range, number: int) -> Raw:
         bad: list[tuple[str, str]] = []
         found: list[tuple[Pair, Tensor] | None] = []
-        for pair, row in zip(pairs[self.shape.rows], rows, strict=True):
+        for pair, row in zip(pairs, rows, strict=True):
             try:
                 picture = _decode(pair.image)
             except Exception as error:  # noqa: BLE001 parsers raise anything on a stranger's bytes

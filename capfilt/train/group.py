@@ -6,7 +6,7 @@ Knows processes; knows no model and no data.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -87,6 +87,15 @@ def means(values: Mapping[str, float], device: torch.device) -> dict[str, float]
     return dict(zip(values, (told / size).tolist(), strict=True))
 
 
+def summed(values: Sequence[int], device: torch.device) -> list[int]:
+    """Each value's sum over the processes."""
+    told = torch.tensor(values, dtype=torch.int64, device=device)
+    if ranks.world()[1] > 1:
+        dist.all_reduce(told)
+    found: list[int] = told.tolist()
+    return found
+
+
 def agree(what: str, value: int, device: torch.device) -> None:
     """All processes must have found the same, or they would train on different batches and wait for each other.
 
@@ -102,7 +111,7 @@ def agree(what: str, value: int, device: torch.device) -> None:
 
 
 def of_all(state: Tensor, device: torch.device) -> list[Tensor]:
-    """A byte tensor of the same length from every process, in their order."""
+    """A tensor of the same shape from every process, in their order."""
     found = ranks.gathered(state.to(device)[None])
     return list(found.cpu())
 

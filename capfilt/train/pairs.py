@@ -7,10 +7,11 @@ there. Knows shards and captions; decodes no picture.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import logging
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
@@ -22,6 +23,8 @@ from capfilt.shards.read import samples, shards_of
 from capfilt.train.config import DataConfig
 
 _LOG = logging.getLogger("capfilt")
+UNEVEN = 1.25
+"""From here on a stream is told to hold far more pairs than another."""
 BOILERPLATE_BYTES = 16 << 20
 """Most that ``data.boilerplate`` may hold."""
 
@@ -37,7 +40,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Place:
-    """How far a loader process is: ``pairs`` of ``epoch`` are behind it."""
+    """How far a stream of a loader process is: ``pairs`` of ``epoch`` are behind it."""
 
     epoch: int = 0
     pairs: int = 0
@@ -58,6 +61,23 @@ class _Pass:
 
     source: int
     share: float
+
+
+@dataclass
+class _Found:
+    """Whether an epoch has had a pair that could be read."""
+
+    any: bool = False
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a stream reads of each source: its shards and how many pairs they hold."""
+
+    urls: list[list[str]]
+    counts: list[int]
+    salt: str = ""
+    """Of its order, so that no two streams have the same."""
 
 
 def sources_of(config: DataConfig) -> list[Source]:
@@ -142,15 +162,27 @@ class Pairs:
         self._left_out = frozenset(self.boilerplate)
         self.counts: list[int] = []
         """Pairs of each source, once :meth:`count` has been called."""
+        self._by_shard: list[list[int]] = []
         self._bad: list[tuple[str, str]] = []
 
-    def count(self) -> int:
+    def count(self, *, rank: int = 0, size: int = 1, summed: Callable[[list[int]], list[int]] = list) -> int:
         """Pairs an epoch, on average, by one pass over all shards; warns of what cannot be read.
+
+        Args:
+            rank, size: the shards that this process reads are every ``size``-th one.
+            summed: adds numbers up over the processes, which all must call it.
 
         Raises:
             TrainingError: a source has none. DataError: ``strict``, and something cannot be read.
         """
-        self.counts = [sum(1 for _ in self.read(source)) for source in self.sources]
+        shards = [(source, url) for source in self.sources for url in source.urls]
+        mine = [
+            sum(1 for _ in self.read(source, [url])) if at % size == rank else 0
+            for at, (source, url) in enumerate(shards)
+        ]
+        of_all = iter(summed(mine))
+        self._by_shard = [list(islice(of_all, len(source.urls))) for source in self.sources]
+        self.counts = [sum(held) for held in self._by_shard]
         if 0 in self.counts:
             empty = self.sources[self.counts.index(0)].config
             raise TrainingError(
@@ -176,36 +208,87 @@ class Pairs:
         bad, self._bad = self._bad, []
         return bad
 
-    def shuffled(self, *, seed: int, worker: int, workers: int, start: Place) -> Iterator[tuple[Pair, Place]]:
-        """Every ``workers``-th pair, epoch after epoch without end, and the place behind each.
+    def shuffled(
+        self, *, seed: int, worker: int, workers: int, start: Place, stream: int = 0
+    ) -> Iterator[tuple[Pair, Place]]:
+        """The pairs of a loader process, epoch after epoch without end, and the place behind each.
+
+        Without streams they are every ``workers``-th pair of all shards, with streams the pairs of the shards dealt to
+        this one, whose epoch ends with these shards.
 
         Args:
-            seed: of the order. worker, workers: which share. start: where to go on; what is before is read only.
+            seed: of the order. worker, workers: which loader process. start: where to go on; what is before is read
+                only. stream: which of ``data.streams``.
 
         Raises:
             TrainingError: a whole epoch has nothing that can be read.
         """
+        streams = self.config.streams
+        number = worker * streams + stream
+        share = self._dealt(streams * workers)[number] if streams > 1 else self._whole()
+        every, first = (1, 0) if streams > 1 else (workers, worker)
         for epoch in count(start.epoch):
-            self._read_any = False
-            mine = (pair for i, pair in enumerate(self._epoch(epoch, seed)) if i % workers == worker)
+            found = _Found()
+            mine = islice(self._epoch(epoch, seed, share, found), first, None, every)
             behind = start.pairs if epoch == start.epoch else 0
-            order = random.Random(f"{seed}:{epoch}:{worker}")
-            for i, pair in enumerate(_buffered(mine, self.config.shuffle_buffer, order)):
+            order = random.Random(f"{seed}:{epoch}:{number}")
+            for i, pair in enumerate(_buffered(mine, max(1, self.config.shuffle_buffer // streams), order)):
                 if i >= behind:
                     yield pair, Place(epoch, i + 1)
-            if not self._read_any:
+            if not found.any:
                 raise TrainingError(
                     "the shards hold nothing that can be read any more",
                     where=", ".join(self.config.shards),
                     mend="They were there when the run began: check the disk or the network.",
                 )
 
-    def _epoch(self, epoch: int, seed: int) -> Iterator[Pair]:
+    def check_streams(self, workers: int) -> None:
+        """That each stream of each loader process has pairs of every source; warns where some have far more.
+
+        Raises:
+            TrainingError: there are too few shards, or they hold nothing.
+        """
+        if self.config.streams == 1:
+            return
+        shares = self._dealt(self.config.streams * workers)
+        for at, source in enumerate(self.sources):
+            held = sorted(share.counts[at] for share in shares)
+            where = ", ".join(source.config.shards)
+            if not held[0]:
+                filled = sum(map(bool, self._by_shard[at]))
+                raise TrainingError(
+                    f"{len(held)} streams are too many for {filled} shards that hold pairs",
+                    where=where,
+                    mend=f"Each of {workers} loader processes has data.streams of them: take fewer, or more shards.",
+                )
+            if held[-1] > UNEVEN * held[0]:
+                _LOG.warning(
+                    "%s: the streams hold %s to %s pairs, and those of the smallest are seen %.1f times as often as "
+                    "those of the largest; take fewer streams, or shards of one size",
+                    *(where, f"{held[0]:,}", f"{held[-1]:,}", held[-1] / held[0]),
+                )
+
+    def _whole(self) -> _Share:
+        return _Share([source.urls for source in self.sources], self.counts)
+
+    def _dealt(self, shares: int) -> list[_Share]:
+        """The shards of each source dealt out, the fullest first, each to the share that holds the fewest pairs."""
+        dealt = [_Share([[] for _ in self.sources], [0] * len(self.sources), f":share {i}") for i in range(shares)]
+        for at, (source, held) in enumerate(zip(self.sources, self._by_shard, strict=True)):
+            fewest = [(0, i) for i in range(shares)]
+            for pairs, url in sorted(zip(held, source.urls, strict=True), key=lambda of: (-of[0], of[1])):
+                so_far, i = heapq.heappop(fewest)
+                dealt[i].urls[at].append(url)
+                dealt[i].counts[at] += pairs
+                heapq.heappush(fewest, (so_far + pairs, i))
+        return dealt
+
+    def _epoch(self, epoch: int, seed: int, share: _Share, found: _Found) -> Iterator[Pair]:
         """All pairs of an epoch. Sources take turns by chance, by what is left of each, so that they end together."""
         passes = [p for i, source in enumerate(self.sources) for p in _passes(i, source.weight)]
-        streams = [self._pass(p, number, epoch, seed) for number, p in enumerate(passes)]
-        left = [max(1.0, self.counts[p.source] * p.share) for p in passes]
-        chance = random.Random(f"{seed}:{epoch}")
+        streams = [self._pass(p, number, epoch, seed, share, found) for number, p in enumerate(passes)]
+        left = [max(1.0, share.counts[p.source] * p.share) for p in passes]
+        chance = random.Random(f"{seed}:{epoch}{share.salt}")
         while streams:
             at = chance.choices(range(len(streams)), left)[0] if len(streams) > 1 else 0
             pair = next(streams[at], None)
@@ -215,12 +298,12 @@ class Pairs:
             left[at] = max(1.0, left[at] - 1)
             yield pair
 
-    def _pass(self, this: _Pass, number: int, epoch: int, seed: int) -> Iterator[Pair]:
+    def _pass(self, this: _Pass, number: int, epoch: int, seed: int, share: _Share, found: _Found) -> Iterator[Pair]:
         source = self.sources[this.source]
-        urls = sorted(source.urls)
-        random.Random(f"{seed}:{epoch}:pass {number}").shuffle(urls)
+        urls = sorted(share.urls[this.source])
+        random.Random(f"{seed}:{epoch}:pass {number}{share.salt}").shuffle(urls)
         for pair in self.read(source, urls):
-            self._read_any = True
+            found.any = True
             if _turn(pair, this.share, epoch):
                 yield pair
 

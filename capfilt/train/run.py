@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from capfilt.captions import clean
 from capfilt.errors import CapfiltError, TrainingError
+from capfilt.inputs import is_local, size_of
 from capfilt.med import ranks
 from capfilt.med.device import precision_of
 from capfilt.med.encoders import Begun
@@ -33,7 +35,7 @@ from capfilt.train.begin import goes_on, model_of, task_of
 from capfilt.train.config import DataConfig, TrainConfig
 from capfilt.train.curves import draw
 from capfilt.train.data import BatchStream, Raw, Shape, loader, plain_batches
-from capfilt.train.group import agree, joined, means, rows_of, wait
+from capfilt.train.group import agree, joined, means, of_all, rows_of, summed, wait
 from capfilt.train.log import Log, Meter, Skipped, StepReport, peak_memory_gb, total
 from capfilt.train.pairs import Pairs, Place
 from capfilt.train.schedule import lr_at
@@ -85,9 +87,12 @@ def _train(config: TrainConfig, device: torch.device, on_step: OnStep | None, on
     tokens = min(config.data.max_tokens, model.config.text.max_positions)
     pairs = Pairs(replace(config.data, max_tokens=tokens))
     held_out = _held_out(config, pairs.config)
-    found = pairs.count()
-    agree("the number of pairs", found, device)
+    agree("the number of shards", len(shards := [url for source in pairs.sources for url in source.urls]), device)
+    agree("the bytes of the shards on their disks", sum(size_of(url) or 0 for url in shards if is_local(url)), device)
+    rank, size = ranks.world()
+    found = pairs.count(rank=rank, size=size, summed=partial(summed, device=device))
     _check_size(found, config)
+    _check_streams(pairs, config)
     if begun and on_start and ranks.world()[0] == 0:
         on_start(begun)
     steps = config.steps or config.epochs * _per_epoch(found, config)
@@ -128,6 +133,17 @@ def _check_size(found: int, config: TrainConfig) -> None:
             where="data.loaders",
             mend=f"Set it to {found} or less; one for each core is enough.",
         )
+
+
+def _check_streams(pairs: Pairs, config: TrainConfig) -> None:
+    rows = config.batch_size // config.accumulate
+    if rows % config.data.streams:
+        raise TrainingError(
+            f"a batch of {rows} cannot be made of {config.data.streams} streams, as many rows of each",
+            where="data.streams",
+            mend="Take a number that divides batch_size / accumulate.",
+        )
+    pairs.check_streams(max(1, config.data.loaders))
 
 
 def _per_epoch(found: int, config: TrainConfig) -> int:
@@ -199,7 +215,7 @@ class _Run:
         for raw in loader(stream, processes=self.config.data.loaders, pin=self.device.type == "cuda"):
             if isinstance(raw, CapfiltError):
                 raise raw
-            self.places[raw.worker] = raw.place
+            self.places.update(raw.places)
             skipped.add(raw.bad)
             yield raw
 
@@ -337,6 +353,7 @@ class _Run:
     def _save(self, step: int) -> None:
         self._check_weights(step - 1)
         states = checkpoint.rng_states(self.device)
+        places = self._all_places()
         if self.rank == 0:
             checkpoint.save(
                 self.out / "checkpoints",
@@ -345,11 +362,21 @@ class _Run:
                 states,
                 step=step,
                 config=self.settings,
-                places=self.places,
+                places=places,
                 pairs=self.found,
                 keep=self.config.keep,
             )
         wait()
+
+    def _all_places(self) -> dict[int, Place]:
+        """How far every stream is, those of other processes too."""
+        told = torch.full((max(1, self.config.data.loaders) * self.config.data.streams,), -1, dtype=torch.int64)
+        for number, place in self.places.items():
+            told[number] = place.epoch << _PAIR_BITS | place.pairs
+        # Where others read a stream, this process knows no more than where the run began with it.
+        furthest = torch.stack(of_all(told, self.device)).amax(0).tolist()
+        mask = (1 << _PAIR_BITS) - 1
+        return {i: Place(at >> _PAIR_BITS, at & mask) for i, at in enumerate(furthest) if at >= 0}
 
 
 def _shared(task: nn.Module, *, finds_unused: bool) -> nn.Module:
@@ -361,6 +388,8 @@ def _shared(task: nn.Module, *, finds_unused: bool) -> nn.Module:
         return DistributedDataParallel(task, find_unused_parameters=finds_unused, broadcast_buffers=False)
 
 
+_PAIR_BITS = 40
+"""Of the pairs of a stream's epoch, in a number that holds its place."""
 _TAME = (
     "The checkpoints here are whole, but go on the same way: start in another folder with a lower optim.lr, "
     "optim.clip: 1.0 or precision: float32; not-finite.json names the step and its pairs."

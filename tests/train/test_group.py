@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -16,8 +20,11 @@ import torch.multiprocessing as mp
 
 from capfilt.errors import TrainingError
 from capfilt.med.model import MED
+from capfilt.shards.read import samples
+from capfilt.shards.tar import write_tar
 from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, Task, TrainConfig
 from capfilt.train.group import rows_of
+from capfilt.train.pairs import Pair, Pairs, Source
 from capfilt.train.run import train
 
 WORKERS = 2
@@ -92,6 +99,96 @@ def test_a_run_goes_on_with_more_processes_and_with_fewer(still: Path, shape_sha
         same(Path(alone.out), Path(out.out))
 
 
+@pytest.fixture
+def dealt(shape_shard: Path, tmp_path: Path) -> Path:
+    """Eight shards of ten pictures and more, so that few steps see more than an epoch of them."""
+    folder = tmp_path / "dealt"
+    folder.mkdir()
+    some = [sample for sample, _ in zip(samples([str(shape_shard)]), range(92), strict=False)]
+    for at in range(8):
+        with (folder / f"s-{at:05d}.tar").open("wb") as file:
+            write_tar(file, some[at::8])
+    return folder
+
+
+def read_by(rank: int, runs: list[TrainConfig], meet: str) -> None:
+    """As :func:`work`, and writes down which shards this process has read in training."""
+    told: set[str] = set()
+    reads = Pairs.read
+
+    def read(self: Pairs, source: Source, urls: list[str] | None = None) -> Iterator[Pair]:
+        if urls and len(urls) > 1:  # counting takes them one by one
+            told.update(urls)
+        return reads(self, source, urls)
+
+    with mock.patch.object(Pairs, "read", read):
+        work(rank, runs, meet)
+    Path(f"{meet}-{rank}.txt").write_text("\n".join(sorted(told)))
+
+
+@pytest.mark.parametrize("streams", [2, 4])
+def test_streams_make_the_same_batches_however_many_processes_read_them(
+    streams: int, still: Path, dealt: Path, tmp_path: Path
+) -> None:
+    """One process and two, over a stop behind the first epoch and from two to one; each of the two reads its half."""
+    base = config("pretrain", still, dealt, tmp_path)
+    base = replace(base, data=replace(base.data, streams=streams, shuffle_buffer=8), checkpoint_every=2)
+    alone, shared, fewer = (replace(base, out=str(tmp_path / name)) for name in ("alone", "shared", "fewer"))
+    train(alone)
+    mp.spawn(
+        read_by,
+        ([replace(shared, steps=4), shared, replace(fewer, steps=4)], str(tmp_path / "meet")),
+        nprocs=WORKERS,
+    )
+    train(fewer)
+    for out in (shared, fewer):
+        same(Path(alone.out), Path(out.out))
+    halves = [set((tmp_path / f"meet-{rank}.txt").read_text().split()) for rank in range(WORKERS)]
+    assert [len(half) for half in halves] == [4, 4]
+    assert not halves[0] & halves[1]
+    places = [
+        json.loads((Path(out.out) / "checkpoints" / "step-00000006" / "state.json").read_text())["places"]
+        for out in (alone, shared)
+    ]
+    assert places[0] == places[1]
+    assert len(places[0]) == streams
+    assert max(place["epoch"] for place in places[0].values()) == 1
+
+
+def test_streams_that_a_batch_cannot_hold_evenly_are_refused(still: Path, dealt: Path, tmp_path: Path) -> None:
+    run = config("pretrain", still, dealt, tmp_path / "run")
+    with pytest.raises(TrainingError, match="a batch of 16 cannot be made of 3 streams"):
+        train(replace(run, data=replace(run.data, streams=3)))
+    with pytest.raises(TrainingError, match="16 streams are too many for 8 shards that hold pairs") as caught:
+        train(replace(run, data=replace(run.data, streams=16)))
+    assert caught.value.where == str(dealt)
+    assert not (tmp_path / "run").exists()
+
+
+def differ(rank: int, run: TrainConfig, folders: list[str], out: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=WORKERS)
+    try:
+        train(replace(run, data=replace(run.data, shards=(folders[rank],))))
+    except TrainingError as error:
+        (Path(out) / f"{rank}.txt").write_text(str(error.what))
+    dist.destroy_process_group()
+
+
+def test_a_copy_of_the_shards_that_is_not_whole_is_told(still: Path, dealt: Path, tmp_path: Path) -> None:
+    """Each process counts its share of the shards, so that none sees that another machine's are shorter."""
+    copy = tmp_path / "copy"
+    shutil.copytree(dealt, copy)
+    shard = sorted(copy.iterdir())[0]
+    shard.write_bytes(shard.read_bytes()[:-10_000])
+    whole, short = (sum(file.stat().st_size for file in folder.iterdir()) for folder in (dealt, copy))
+    run = config("pretrain", still, dealt, tmp_path / "run")
+    mp.spawn(differ, (run, [str(dealt), str(copy)], str(tmp_path)), nprocs=WORKERS)
+    for rank in range(WORKERS):
+        said = (tmp_path / f"{rank}.txt").read_text()
+        assert said == f"the processes do not agree on the bytes of the shards on their disks: {whole}, {short}"
+
+
 def disagree(rank: int, run: TrainConfig, shards: list[str], out: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=WORKERS)
@@ -110,7 +207,7 @@ def test_processes_that_read_different_shards_stop_at_once(still: Path, shape_sh
     run = config("pretrain", still, shape_shard, tmp_path / "run")
     mp.spawn(disagree, (run, [str(shape_shard), str(second)], str(tmp_path)), nprocs=WORKERS)
     for rank in range(WORKERS):
-        assert (tmp_path / f"{rank}.txt").read_text() == "the processes do not agree on the number of pairs: 512, 1024"
+        assert (tmp_path / f"{rank}.txt").read_text() == "the processes do not agree on the number of shards: 1, 2"
     assert not (tmp_path / "run").exists()
 
 

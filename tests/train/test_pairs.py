@@ -6,12 +6,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import combinations, islice, product, takewhile
 from pathlib import Path
 
 import pytest
 
 from capfilt.errors import DataError, SourceError, TrainingError
+from capfilt.shards.read import samples
 from capfilt.shards.sample import Sample
 from capfilt.shards.tar import write_tar
 from capfilt.train.config import DataConfig, MixConfig
@@ -49,8 +50,15 @@ def counted(config: DataConfig) -> Pairs:
     return pairs
 
 
-def stream(pairs: Pairs, *, worker: int = 0, workers: int = 1, start: Place = Place()) -> Iterator[tuple[Pair, Place]]:  # noqa: B008
-    return pairs.shuffled(seed=3, worker=worker, workers=workers, start=start)
+def stream(
+    pairs: Pairs,
+    *,
+    worker: int = 0,
+    workers: int = 1,
+    start: Place = Place(),  # noqa: B008
+    stream: int = 0,
+) -> Iterator[tuple[Pair, Place]]:
+    return pairs.shuffled(seed=3, worker=worker, workers=workers, start=start, stream=stream)
 
 
 def texts(pairs: Pairs, number: int) -> list[str]:
@@ -129,6 +137,70 @@ def test_workers_share_the_pairs_of_an_epoch(make: Make) -> None:
         for w in range(3)
     ]
     assert sorted(text for share in shares for text in share) == sorted(f"web {i}" for i in range(30))
+
+
+def test_streams_share_the_pairs_of_an_epoch_and_read_no_other_shards(make: Make) -> None:
+    mix = (MixConfig(shards=(make("human", 28, shards=7),), weight=1.5), MixConfig(shards=(make("web", 60, shards=6),)))
+    config = DataConfig(mix=mix, shuffle_buffer=9, streams=3)
+    shards, seen = [], Counter[str]()
+    for worker, number in product(range(2), range(3)):
+        pairs = counted(config)
+        of_two = list(takewhile(lambda of: of[1].epoch < 2, stream(pairs, worker=worker, workers=2, stream=number)))
+        shards.append({pair.name.partition("#")[0] for pair, _ in of_two})
+        seen.update(pair.text for pair, _ in of_two)
+        assert next(place.pairs for _, place in of_two if place.epoch == 1) == 1
+    assert all(len(one & other) == 0 for one, other in combinations(shards, 2))
+    assert len(set.union(*shards)) == 13
+    assert {seen[f"human {i}"] for i in range(28)} == {3}
+    assert {seen[f"web {i}"] for i in range(60)} == {2}
+
+
+def test_the_place_of_a_stream_is_exact(make: Make) -> None:
+    mix = (MixConfig(shards=(make("human", 17, shards=4),), weight=1.5), MixConfig(shards=(make("web", 31, shards=5),)))
+    config = DataConfig(mix=mix, shuffle_buffer=10, streams=2)
+    for worker, number in product(range(2), range(2)):
+        all_of = list(islice(stream(counted(config), worker=worker, workers=2, stream=number), 60))
+        for behind in (1, 13, 35):
+            place = all_of[behind - 1][1]
+            again = stream(counted(config), worker=worker, workers=2, stream=number, start=place)
+            assert [pair.name for pair, _ in islice(again, 10)] == [p.name for p, _ in all_of[behind : behind + 10]]
+
+
+def test_streams_are_as_full_as_each_other(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Three shards of one size and a much smaller one make two uneven streams, whoever deals them, which is told."""
+    folder = Path(make("web", 40, shards=4))
+    shard = sorted(folder.iterdir())[0]
+    kept = list(samples([str(shard)]))[:1]
+    with shard.open("wb") as file:
+        write_tar(file, kept)
+    pairs = counted(DataConfig(shards=(str(folder),), streams=2))
+    pairs.check_streams(1)
+    held = [len(list(takewhile(lambda of: of[1].epoch == 0, stream(pairs, stream=i)))) for i in range(2)]
+    assert sorted(held) == [11, 20]
+    assert "hold 11 to 20 pairs, and those of the smallest are seen 1.8 times as often" in caplog.text
+    caplog.clear()
+    with pytest.raises(TrainingError, match="5 streams are too many for 4 shards"):
+        counted(DataConfig(shards=(str(folder),), streams=5)).check_streams(1)
+    shard.unlink()
+    counted(DataConfig(shards=(str(folder),), streams=3)).check_streams(1)
+    assert not caplog.text
+
+
+def test_processes_count_a_share_of_the_shards_each(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DataConfig(shards=(make("web", 30, shards=4),))
+    opened: list[list[str]] = [[], []]
+    told: list[list[int]] = []
+    for rank in range(2):
+        monkeypatch.setattr(
+            "capfilt.train.pairs.samples",
+            lambda urls, rank=rank, **how: (opened[rank].extend(urls), samples(urls, **how))[1],
+        )
+        Pairs(config).count(rank=rank, size=2, summed=lambda mine: told.append(mine) or [1] * len(mine))  # type: ignore[func-returns-value]
+    assert [len(urls) for urls in opened] == [2, 2]
+    assert not set(opened[0]) & set(opened[1])
+    assert [one + other for one, other in zip(*told, strict=True)] == [8, 8, 7, 7]
+    pairs = Pairs(config)
+    assert pairs.count(rank=0, size=2, summed=lambda _: [8, 8, 7, 7]) == 30
 
 
 def test_strict_stops_at_what_is_counted_otherwise(make: Make) -> None:
