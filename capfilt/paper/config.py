@@ -40,8 +40,9 @@ class Arm:
     """Least P(match) of a text, in [0, 1]; null leaves the scale's (``capfilt.threshold``)."""
     web: float = 1.0
     """How often an epoch sees each web text that is left, in [0, 100]; 0 does without web texts."""
-    roles: Literal["decoupled", "shared"] = "decoupled"
-    """``decoupled`` finetunes captioner and filter apart, ``shared`` one model for both (paper, table 4)."""
+    roles: Literal["decoupled", "decoupled_as_long", "shared"] = "decoupled"
+    """``decoupled`` finetunes captioner and filter apart, ``shared`` one model for both (paper, table 4);
+    ``decoupled_as_long`` gives the filter that is apart the steps and the learning rate of the shared one."""
     sharing: Sharing | None = None
     """What text encoder and decoder share (paper, table 3); null leaves the scale's."""
     steps: float = 1.0

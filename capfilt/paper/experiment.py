@@ -187,9 +187,12 @@ class Experiment:
         if roles == "shared":
             both = self._finetune("shared", seed, self.scale.shared, model)
             return both, both
+        judge = self.scale.filter
+        if roles == "decoupled_as_long":
+            judge = replace(judge, steps=self.scale.shared.steps, optim=self.scale.shared.optim)
         return (
             self._finetune("captioner", seed, self.scale.captioner, model),
-            self._finetune("filter", seed, self.scale.filter, model),
+            self._finetune("filter", seed, judge, model),
         )
 
     def _finetune(self, kind: str, seed: int, config: TrainConfig, model: Step) -> Step:
