@@ -202,7 +202,9 @@ class Experiment:
 
     def _train(self, kind: str, seed: int, config: TrainConfig, begin: Step, identity: Mapping[str, Any]) -> Step:
         told = {name: value for name, value in to_json(config).items() if name not in FREE}
-        told["data"] = {name: value for name, value in told["data"].items() if name not in ("shards", "mix")}
+        # One stream is what there was before there were streams: such steps need not be done again.
+        without = ("shards", "mix") if config.data.streams > 1 else ("shards", "mix", "streams")
+        told["data"] = {name: value for name, value in told["data"].items() if name not in without}
 
         def work(folder: Path) -> dict[str, Any]:
             done = train(replace(config, init=str(begin.folder / _MODEL), out=str(folder), track=()))

@@ -182,6 +182,30 @@ def test_a_second_run_does_what_is_missing_and_no_more(
     assert again["arms"] == before["arms"]
 
 
+def test_a_filter_that_is_apart_can_be_finetuned_as_long_as_the_shared_model(
+    made: Path, corpora: Path, tmp_path: Path, asked: tuple[str, str]
+) -> None:
+    out, file, scale = tmp_path / "out", tmp_path / "two.yaml", tmp_path / "scale.yaml"
+    shutil.copytree(made, out)
+    own = yaml.safe_load(SCALE)
+    own["shared"] |= {"steps": 3, "optim": {"lr": 2e-3}}
+    scale.write_text(yaml.safe_dump(own))
+    table = yaml.safe_load(TABLE)
+    both = {**table["arms"]["both"], "roles": "decoupled_as_long"}
+    table["arms"] = {"none": table["arms"]["none"], "long": both}
+    file.write_text(yaml.safe_dump(table))
+    begun: list[str] = []
+    told = run_table(str(file), str(out), corpora=str(corpora), scale=str(scale), seeds=1, tell=begun.append)
+    kinds = [line.split("-")[0].strip() for line in begun if line.startswith("  ")]
+    assert kinds == ["filter", "data", "pretrain", "next", "measure"], "the captioner is the one there was"
+    step = next(line.strip() for line in begun if line.strip().startswith("filter-"))
+    done = json.loads((out / "steps" / step / "done.json").read_text())
+    assert done["figures"]["steps"] == 3
+    assert done["identity"]["train"]["optim"]["lr"] == 2e-3
+    assert done["identity"]["train"]["task"] == "filter"
+    assert [arm["name"] for arm in told["arms"]] == ["none", "long"]
+
+
 def test_another_seed_is_another_unit(made: Path, corpora: Path, tmp_path: Path, asked: tuple[str, str]) -> None:
     out = tmp_path / "out"
     shutil.copytree(made, out)
@@ -244,7 +268,7 @@ def test_the_web_pairs_are_as_noisy_as_asked(corpora: Path, tmp_path: Path) -> N
 
 
 def test_the_tables_of_the_catalogue_load() -> None:
-    assert tables() == ["a", "b", "c", "d", "e", "f", "g"]
+    assert tables() == ["a", "b", "c", "d", "d_equal", "e", "f", "g"]
     for name in tables():
         table = load_table(name)
         paper = [arm.paper for arm in table.arms.values()]
@@ -315,6 +339,6 @@ def test_a_mistake_is_told_before_anything_is_written(
         Arm(title="x", filter=True, web=0.0)
     out = tmp_path / "out"
     assert call(["paper", "z", "--corpora", str(corpora), "--out", str(out)]) == 2
-    assert "There are a, b, c, d, e, f, g." in capsys.readouterr().err
+    assert "There are a, b, c, d, d_equal, e, f, g." in capsys.readouterr().err
     assert call(["paper", "a", "--corpora", str(tmp_path), "--out", str(out)]) == 2
     assert "human-train" in capsys.readouterr().err
