@@ -15,9 +15,7 @@ from capfilt.cli.terminal import table as show
 
 
 def command(
-    table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="a to g or d_equal, as docs/paper-tables.md has them, or a file.")
-    ],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="One of docs/paper-tables.md, or a file.")],
     corpora: Annotated[str, typer.Option("--corpora", metavar="DIR", help="What `capfilt corpora build` wrote.")],
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for results; all tables may share it.")],
     scale: Annotated[str, typer.Option("--scale", metavar="NAME", help="How large: mini, or a file.")] = "mini",
