@@ -5,6 +5,7 @@ Knows bytes and names; knows no rows, no formats and no credentials (fsspec's us
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -57,6 +58,12 @@ def open_read(url: str, *, decompress: bool = False) -> BinaryIO:
     except FileNotFoundError as error:
         raise SourceError("there is no such file", where=url, mend="Check the path.") from error
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # no fault of this file, which must not be passed over for it
+            raise StoreError(
+                "too many files are open at a time",
+                where=url,
+                mend="Raise the limit (`ulimit -n 65536`), or take fewer workers, data.loaders or data.streams.",
+            ) from error
         raise SourceError(
             f"cannot be read: {error.strerror or error}", where=url, mend="Check the path and its rights."
         ) from error

@@ -62,7 +62,7 @@ def train_on_ray(
     """
     run = run or RunConfig()
     if run.workers:
-        share_of(config.batch_size, run.workers)
+        share_of(config.batch_size // config.accumulate, run.workers)
     with running(max(cores(), run.workers or 1), run, without="without --workers"):
         gpus = config.device.startswith("cuda") or (config.device == "auto" and any(m.gpus for m in machines()))
         workers = _workers(run.workers, gpus=gpus)

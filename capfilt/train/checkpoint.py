@@ -40,6 +40,7 @@ def save(
     config: dict[str, Any],
     places: dict[int, Place],
     pairs: int,
+    shards: str,
     keep: int,
 ) -> Path:
     """Write ``folder/step-NNNNNNNN`` and drop the oldest but ``keep``.
@@ -47,7 +48,8 @@ def save(
     Args:
         folder: of all checkpoints. task, optimizer, states: their state.
         step: steps done. config: the run's settings. places: how far each loader process is.
-        pairs: of an epoch, as the run counted them. keep: newest checkpoints that stay, this one counted.
+        pairs, shards: of an epoch, as the run counted them, and a digest of each shard's.
+        keep: newest checkpoints that stay, this one counted.
     """
     target, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -59,7 +61,7 @@ def save(
     save_file(
         {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, temporary / "state.safetensors"
     )
-    told = {"step": step, "config": config, "pairs": pairs} | {
+    told = {"step": step, "config": config, "pairs": pairs, "shards": shards} | {
         "places": {str(worker): asdict(p) for worker, p in places.items()}
     }
     (temporary / "state.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
@@ -88,6 +90,7 @@ def restore(
     config: dict[str, Any],
     steps: int,
     pairs: int,
+    shards: str,
     device: torch.device = CPU,
 ) -> tuple[int, dict[int, Place]]:
     """Bring a run back to where it was saved.
@@ -96,7 +99,7 @@ def restore(
         folder: the checkpoint. task, optimizer: get its state.
         config: the run's settings, which must be those it was made with; another number of steps is allowed where the
             learning rate does not depend on it.
-        steps: where the run is to end. pairs: of an epoch, as they are counted now. device: where it runs.
+        steps: where the run is to end. pairs, shards: as :func:`save`, as they are counted now. device: where it runs.
 
     Returns:
         The step it goes on with, and how far each loader process was.
@@ -116,7 +119,8 @@ def restore(
             mend="Remove this folder to go on from an earlier one.",
         ) from error
     free = ("steps", "epochs") if config.get("optim", {}).get("decay") == "step" else ()
-    changed = sorted(k for k in config if state["config"].get(k) != config[k] and k not in free)
+    made_with = _later(state["config"])
+    changed = sorted(k for k in config if made_with.get(k) != config[k] and k not in free)
     if changed:
         raise TrainingError(
             f"it was made with other settings of {', '.join(changed)}",
@@ -126,6 +130,12 @@ def restore(
     if state.get("pairs", pairs) != pairs:  # decay, alpha and places would be those of another run
         raise TrainingError(
             f"the shards held {state['pairs']:,} pairs an epoch when the run began, and hold {pairs:,} now",
+            where=str(folder),
+            mend="Run again when what cannot be read is back; on other data, start in another folder from its weights.",
+        )
+    if state.get("shards", shards) != shards:
+        raise TrainingError(
+            "some shards hold other pairs than when the run began, though they are as many in all",
             where=str(folder),
             mend="Run again when what cannot be read is back; on other data, start in another folder from its weights.",
         )
@@ -145,6 +155,11 @@ def restore(
     else:  # a process that was not there before: it must not draw what another draws
         torch.manual_seed(hash((int(config.get("seed", 0)), rank, int(state["step"]))))
     return int(state["step"]), {int(worker): Place(**place) for worker, place in state["places"].items()}
+
+
+def _later(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings with those that came after it began, at what leaves it as it was."""
+    return {**config, "data": {"streams": 1, **config.get("data", {})}}
 
 
 def sync(path: Path) -> None:

@@ -73,9 +73,9 @@ class DataConfig:
     shuffle_buffer: int = 2000
     """Pairs held for shuffling, 1 or more; streams share it."""
     streams: int = 1
-    """Shares that the shards are dealt out to, each of which has as many rows of every batch, so that a process reads
-    the shards of its own rows only; 1: every process and every loader reads all shards. The batches of a run depend on
-    it, not on the number of processes, and it must divide them."""
+    """Shares that the shards are dealt out to each epoch, each of which has as many rows of every batch, so that a
+    process reads the shards of its own rows only; 1: every process and every loader reads all shards. It divides
+    ``batch_size / accumulate``. The batches of a run depend on it, not on the number of processes."""
     loaders: int = 0
     """Processes that decode and augment; 0 does it in the training process."""
 
@@ -233,6 +233,12 @@ class TrainConfig:
                 f"a batch of {self.batch_size} is not {self.accumulate} equal pieces of 2 pairs or more",
                 where="accumulate",
                 mend="Take a divisor of batch_size.",
+            )
+        if self.batch_size // self.accumulate % self.data.streams:
+            raise RecipeError(
+                f"{self.batch_size // self.accumulate} rows are not as many of each of {self.data.streams} streams",
+                where="data.streams",
+                mend="Take a divisor of batch_size / accumulate.",
             )
         require_within("checkpoint_every", self.checkpoint_every, 1, 10**9)
         require_within("keep", self.keep, 1, 10**6)

@@ -8,14 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from capfilt.errors import TrainingError
+from capfilt.errors import CapfiltError, TrainingError
 from capfilt.med import ranks
 from capfilt.med.device import device_of
+
+_PATIENCE = timedelta(hours=2)
+_LOST = ("closed by peer", "reset by peer", "Broken pipe")
 
 
 @contextmanager
@@ -29,6 +33,9 @@ def joined(device: str) -> Iterator[torch.device]:
 
     Yields:
         The device of this process.
+
+    Raises:
+        TrainingError: another process has stopped; not in a group that others have made, who see to that.
     """
     place = _device(device)
     if dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -36,9 +43,17 @@ def joined(device: str) -> Iterator[torch.device]:
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    # The first to have counted its shards waits for the last; one that dies is told of by the connection.
+    dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield place
+    except RuntimeError as error:
+        if any(sign in str(error) for sign in _LOST):
+            raise TrainingError(
+                "another process of the run has stopped",
+                mend="Its own message says why; then the same command goes on from the newest checkpoint.",
+            ) from error
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -94,6 +109,19 @@ def summed(values: Sequence[int], device: torch.device) -> list[int]:
         dist.all_reduce(told)
     found: list[int] = told.tolist()
     return found
+
+
+def all_well(error: CapfiltError | None, device: torch.device) -> None:
+    """Whether every process has done a piece of work that each does alone; without this, the others would wait.
+
+    Raises:
+        CapfiltError: this process's own ``error``. TrainingError: another one's.
+    """
+    failed = ranks.gathered(torch.tensor([int(error is not None)], device=device)).tolist()
+    if error is not None:
+        raise error
+    if any(failed):
+        raise TrainingError(f"process {failed.index(1)} of the run has failed", mend="Its own message says why.")
 
 
 def agree(what: str, value: int, device: torch.device) -> None:

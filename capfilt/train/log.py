@@ -135,6 +135,14 @@ def _csv(rows: Sequence[Mapping[str, str]], *, header: bool) -> str:
     return out.getvalue()
 
 
+def skipped_in(folder: Path) -> set[str]:
+    """The names of what any process of a run has passed over."""
+    names: set[str] = set()
+    for file in folder.glob("skipped*.csv"):
+        names |= Skipped(file).seen
+    return names
+
+
 class Skipped:
     """``skipped.csv``: name and reason of each thing that training passed over, once.
 

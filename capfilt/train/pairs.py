@@ -11,7 +11,7 @@ import heapq
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
@@ -23,10 +23,11 @@ from capfilt.shards.read import samples, shards_of
 from capfilt.train.config import DataConfig
 
 _LOG = logging.getLogger("capfilt")
-UNEVEN = 1.25
-"""From here on a stream is told to hold far more pairs than another."""
 BOILERPLATE_BYTES = 16 << 20
 """Most that ``data.boilerplate`` may hold."""
+
+
+_DEALS = 3
 
 
 @dataclass(frozen=True)
@@ -162,27 +163,41 @@ class Pairs:
         self._left_out = frozenset(self.boilerplate)
         self.counts: list[int] = []
         """Pairs of each source, once :meth:`count` has been called."""
-        self._by_shard: list[list[int]] = []
+        self.by_shard: list[list[int]] = []
+        """The same of each of its shards."""
+        self._deals: dict[tuple[int, int], list[_Share]] = {}
         self._bad: list[tuple[str, str]] = []
 
-    def count(self, *, rank: int = 0, size: int = 1, summed: Callable[[list[int]], list[int]] = list) -> int:
+    def count(self) -> int:
         """Pairs an epoch, on average, by one pass over all shards; warns of what cannot be read.
-
-        Args:
-            rank, size: the shards that this process reads are every ``size``-th one.
-            summed: adds numbers up over the processes, which all must call it.
 
         Raises:
             TrainingError: a source has none. DataError: ``strict``, and something cannot be read.
         """
+        return self.counted(self.tally())
+
+    def tally(self, *, rank: int = 0, size: int = 1) -> list[int]:
+        """Pairs of each shard of each source, of every ``size``-th of them from ``rank`` on; 0 for the others.
+
+        Raises:
+            DataError: ``strict``, and something cannot be read.
+        """
         shards = [(source, url) for source in self.sources for url in source.urls]
-        mine = [
+        return [
             sum(1 for _ in self.read(source, [url])) if at % size == rank else 0
             for at, (source, url) in enumerate(shards)
         ]
-        of_all = iter(summed(mine))
-        self._by_shard = [list(islice(of_all, len(source.urls))) for source in self.sources]
-        self.counts = [sum(held) for held in self._by_shard]
+
+    def counted(self, numbers: Sequence[int]) -> int:
+        """Take what :meth:`tally` gives for all shards, and tell the pairs of an epoch, on average.
+
+        Raises:
+            TrainingError: a source has none.
+        """
+        left = iter(numbers)
+        self.by_shard = [list(islice(left, len(source.urls))) for source in self.sources]
+        self.counts = [sum(held) for held in self.by_shard]
+        self._deals.clear()
         if 0 in self.counts:
             empty = self.sources[self.counts.index(0)].config
             raise TrainingError(
@@ -214,7 +229,7 @@ class Pairs:
         """The pairs of a loader process, epoch after epoch without end, and the place behind each.
 
         Without streams they are every ``workers``-th pair of all shards, with streams the pairs of the shards dealt to
-        this one, whose epoch ends with these shards.
+        this one, whose epoch ends with these shards. Each epoch deals them anew.
 
         Args:
             seed: of the order. worker, workers: which loader process. start: where to go on; what is before is read
@@ -225,9 +240,9 @@ class Pairs:
         """
         streams = self.config.streams
         number = worker * streams + stream
-        share = self._dealt(streams * workers)[number] if streams > 1 else self._whole()
         every, first = (1, 0) if streams > 1 else (workers, worker)
         for epoch in count(start.epoch):
+            share = self._dealt(streams * workers, epoch, seed)[number] if streams > 1 else self._whole()
             found = _Found()
             mine = islice(self._epoch(epoch, seed, share, found), first, None, every)
             behind = start.pairs if epoch == start.epoch else 0
@@ -238,49 +253,54 @@ class Pairs:
             if not found.any:
                 raise TrainingError(
                     "the shards hold nothing that can be read any more",
-                    where=", ".join(self.config.shards),
+                    where=", ".join(url for urls in share.urls for url in urls[:2]),
                     mend="They were there when the run began: check the disk or the network.",
                 )
 
     def check_streams(self, workers: int) -> None:
-        """That each stream of each loader process has pairs of every source; warns where some have far more.
+        """That there is a shard of every source for each stream of each loader process; once they are counted, one that
+        holds pairs.
 
         Raises:
-            TrainingError: there are too few shards, or they hold nothing.
+            TrainingError: there are too few.
         """
         if self.config.streams == 1:
             return
-        shares = self._dealt(self.config.streams * workers)
+        shares = self.config.streams * workers
         for at, source in enumerate(self.sources):
-            held = sorted(share.counts[at] for share in shares)
-            where = ", ".join(source.config.shards)
-            if not held[0]:
-                filled = sum(map(bool, self._by_shard[at]))
+            shards = sum(map(bool, self.by_shard[at])) if self.by_shard else len(source.urls)
+            if shards < shares:
                 raise TrainingError(
-                    f"{len(held)} streams are too many for {filled} shards that hold pairs",
-                    where=where,
-                    mend=f"Each of {workers} loader processes has data.streams of them: take fewer, or more shards.",
-                )
-            if held[-1] > UNEVEN * held[0]:
-                _LOG.warning(
-                    "%s: the streams hold %s to %s pairs, and those of the smallest are seen %.1f times as often as "
-                    "those of the largest; take fewer streams, or shards of one size",
-                    *(where, f"{held[0]:,}", f"{held[-1]:,}", held[-1] / held[0]),
+                    f"{self.config.streams} streams of {workers} loader processes are too many for {shards} shards",
+                    where=", ".join(source.config.shards),
+                    mend="Each of these needs one that holds pairs: lower data.streams or data.loaders.",
                 )
 
     def _whole(self) -> _Share:
         return _Share([source.urls for source in self.sources], self.counts)
 
-    def _dealt(self, shares: int) -> list[_Share]:
-        """The shards of each source dealt out, the fullest first, each to the share that holds the fewest pairs."""
+    def _dealt(self, shares: int, epoch: int, seed: int) -> list[_Share]:
+        """The shards of each source dealt out for an epoch, full ones first, each to the share that holds the fewest
+        pairs. Streams are in one epoch or in neighbouring ones, so that few deals are held."""
+        if (found := self._deals.get((shares, epoch))) is not None:
+            return found
         dealt = [_Share([[] for _ in self.sources], [0] * len(self.sources), f":share {i}") for i in range(shares)]
-        for at, (source, held) in enumerate(zip(self.sources, self._by_shard, strict=True)):
-            fewest = [(0, i) for i in range(shares)]
-            for pairs, url in sorted(zip(held, source.urls, strict=True), key=lambda of: (-of[0], of[1])):
-                so_far, i = heapq.heappop(fewest)
+        chance = random.Random(f"{seed}:{epoch}:deal")
+        for at, (source, held) in enumerate(zip(self.sources, self.by_shard, strict=True)):
+            # Of shards that hold about as many, others meet in every epoch; and no stream has the smallest share twice.
+            order = sorted(zip(source.urls, held, strict=True))
+            chance.shuffle(order)
+            order.sort(key=lambda of: -int(4 * math.log2(of[1] + 1)))
+            fewest = [(0, chance.random(), i) for i in range(shares)]
+            heapq.heapify(fewest)
+            for url, pairs in order:
+                so_far, turn, i = heapq.heappop(fewest)
                 dealt[i].urls[at].append(url)
                 dealt[i].counts[at] += pairs
-                heapq.heappush(fewest, (so_far + pairs, i))
+                heapq.heappush(fewest, (so_far + pairs, turn, i))
+        while len(self._deals) > _DEALS:
+            self._deals.pop(next(iter(self._deals)))
+        self._deals[shares, epoch] = dealt
         return dealt
 
     def _epoch(self, epoch: int, seed: int, share: _Share, found: _Found) -> Iterator[Pair]:

@@ -7,13 +7,13 @@ train as one process with the whole batch would.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from capfilt.captions import clean
-from capfilt.errors import CapfiltError, TrainingError
+from capfilt.errors import CapfiltError, SourceError, TrainingError
 from capfilt.inputs import is_local, size_of
 from capfilt.med import ranks
 from capfilt.med.device import precision_of
@@ -35,8 +35,8 @@ from capfilt.train.begin import goes_on, model_of, task_of
 from capfilt.train.config import DataConfig, TrainConfig
 from capfilt.train.curves import draw
 from capfilt.train.data import BatchStream, Raw, Shape, loader, plain_batches
-from capfilt.train.group import agree, joined, means, of_all, rows_of, summed, wait
-from capfilt.train.log import Log, Meter, Skipped, StepReport, peak_memory_gb, total
+from capfilt.train.group import agree, all_well, joined, means, of_all, rows_of, summed, wait
+from capfilt.train.log import Log, Meter, Skipped, StepReport, peak_memory_gb, skipped_in, total
 from capfilt.train.pairs import Pairs, Place
 from capfilt.train.schedule import lr_at
 from capfilt.train.track import Tracker, check_installed, trackers
@@ -51,7 +51,7 @@ class TrainResult:
     first_loss: float
     last_loss: float
     skipped: int = 0
-    """Shards, samples and pictures that could not be read; ``skipped.csv`` names them."""
+    """Shards, samples and pictures that could not be read; ``skipped.csv`` names them, and that of each process."""
     best_step: int | None = None
     """Where the losses on ``held_out`` were lowest; that model is in ``out/best``."""
 
@@ -87,12 +87,10 @@ def _train(config: TrainConfig, device: torch.device, on_step: OnStep | None, on
     tokens = min(config.data.max_tokens, model.config.text.max_positions)
     pairs = Pairs(replace(config.data, max_tokens=tokens))
     held_out = _held_out(config, pairs.config)
-    agree("the number of shards", len(shards := [url for source in pairs.sources for url in source.urls]), device)
-    agree("the bytes of the shards on their disks", sum(size_of(url) or 0 for url in shards if is_local(url)), device)
-    rank, size = ranks.world()
-    found = pairs.count(rank=rank, size=size, summed=partial(summed, device=device))
+    pairs.check_streams(max(1, config.data.loaders))
+    found = _counted(pairs, device)
     _check_size(found, config)
-    _check_streams(pairs, config)
+    pairs.check_streams(max(1, config.data.loaders))
     if begun and on_start and ranks.world()[0] == 0:
         on_start(begun)
     steps = config.steps or config.epochs * _per_epoch(found, config)
@@ -100,7 +98,8 @@ def _train(config: TrainConfig, device: torch.device, on_step: OnStep | None, on
     # From here on each process draws its own dropout; the first one as it would alone.
     if ranks.world()[0]:
         torch.manual_seed(config.seed + ranks.world()[0])
-    return _Run(config, task, device, rows, found, steps).go(pairs, held_out, on_step)
+    held = hashlib.blake2b(repr(pairs.by_shard).encode(), digest_size=16).hexdigest()
+    return _Run(config, task, device, rows, found, held, steps).go(pairs, held_out, on_step)
 
 
 def _held_out(config: TrainConfig, data: DataConfig) -> Pairs | None:
@@ -135,15 +134,31 @@ def _check_size(found: int, config: TrainConfig) -> None:
         )
 
 
-def _check_streams(pairs: Pairs, config: TrainConfig) -> None:
-    rows = config.batch_size // config.accumulate
-    if rows % config.data.streams:
-        raise TrainingError(
-            f"a batch of {rows} cannot be made of {config.data.streams} streams, as many rows of each",
-            where="data.streams",
-            mend="Take a number that divides batch_size / accumulate.",
-        )
-    pairs.check_streams(max(1, config.data.loaders))
+def _counted(pairs: Pairs, device: torch.device) -> int:
+    """The pairs of an epoch; each process reads its share of the shards, which must be the same to all."""
+    rank, size = ranks.world()
+    if size > 1:
+        shards = [(url, _bytes(url)) for source in pairs.sources for url in source.urls]
+        agree("the number of shards", len(shards), device)
+        agree("the bytes of the shards on their disks", sum(held for _, held in shards), device)
+        digest = hashlib.blake2b(repr(shards).encode(), digest_size=6).digest()
+        agree("the names and sizes of the shards, as a digest", int.from_bytes(digest), device)
+    mine: list[int] = []
+    error = None
+    try:
+        mine = pairs.tally(rank=rank, size=size)
+    except CapfiltError as own:
+        error = own
+    all_well(error, device)
+    return pairs.counted(summed(mine, device))
+
+
+def _bytes(url: str) -> int:
+    """Of a shard on a disk, which another machine may have a copy of that is not whole; 0 where all ask one store."""
+    try:
+        return (size_of(url) or 0) if is_local(url) else 0
+    except SourceError:
+        return -1  # gone; reading it tells
 
 
 def _per_epoch(found: int, config: TrainConfig) -> int:
@@ -152,8 +167,16 @@ def _per_epoch(found: int, config: TrainConfig) -> int:
 
 class _Run:
     def __init__(
-        self, config: TrainConfig, task: nn.Module, device: torch.device, rows: slice, found: int, steps: int
+        self,
+        config: TrainConfig,
+        task: nn.Module,
+        device: torch.device,
+        rows: slice,
+        found: int,
+        shards: str,
+        steps: int,
     ) -> None:
+        self.shards = shards
         self.config, self.task, self.device, self.rows = config, task, device, rows
         self.rank, self.size = ranks.world()
         self.found, self.per_epoch, self.steps = found, _per_epoch(found, config), steps
@@ -169,6 +192,8 @@ class _Run:
         self.out = Path(config.out)
         self.settings = {k: v for k, v in _jsonable(asdict(config)).items() if k not in FREE}
         self.places: dict[int, Place] = {}
+        self.read: set[int] = set()
+        """Streams that this process has read since it began."""
         self.best: tuple[float, int] | None = None
 
     def go(self, pairs: Pairs, held_out: Pairs | None, on_step: OnStep | None) -> TrainResult:
@@ -205,7 +230,7 @@ class _Run:
         wait()
         first, last = log.ends()
         best = self.best and self.best[1]
-        return TrainResult(self.out / "model", self.steps, first, last, len(skipped.seen), best)
+        return TrainResult(self.out / "model", self.steps, first, last, len(skipped_in(self.out)), best)
 
     def _batches(self, pairs: Pairs, start: int, skipped: Skipped) -> Iterator[Raw]:
         skip = start * self.config.accumulate
@@ -216,6 +241,7 @@ class _Run:
             if isinstance(raw, CapfiltError):
                 raise raw
             self.places.update(raw.places)
+            self.read |= raw.places.keys()
             skipped.add(raw.bad)
             yield raw
 
@@ -329,6 +355,7 @@ class _Run:
             config=self.settings,
             steps=self.steps,
             pairs=self.found,
+            shards=self.shards,
             device=self.device,
         )
         return start
@@ -364,19 +391,32 @@ class _Run:
                 config=self.settings,
                 places=places,
                 pairs=self.found,
+                shards=self.shards,
                 keep=self.config.keep,
             )
         wait()
 
     def _all_places(self) -> dict[int, Place]:
-        """How far every stream is, those of other processes too."""
-        told = torch.full((max(1, self.config.data.loaders) * self.config.data.streams,), -1, dtype=torch.int64)
-        for number, place in self.places.items():
-            told[number] = place.epoch << _PAIR_BITS | place.pairs
-        # Where others read a stream, this process knows no more than where the run began with it.
-        furthest = torch.stack(of_all(told, self.device)).amax(0).tolist()
-        mask = (1 << _PAIR_BITS) - 1
-        return {i: Place(at >> _PAIR_BITS, at & mask) for i, at in enumerate(furthest) if at >= 0}
+        """How far every stream is, those of other processes too.
+
+        Raises:
+            TrainingError: two processes have read different pairs of one stream, and so trained on rows of two batches.
+        """
+        told = torch.full((max(1, self.config.data.loaders) * self.config.data.streams, 2), -1, dtype=torch.int64)
+        for number in self.read:
+            told[number] = torch.tensor([self.places[number].epoch, self.places[number].pairs])
+        places = dict(self.places)
+        for number, of_each in enumerate(torch.stack(of_all(told, self.device), 1).tolist()):
+            found = {Place(*place) for place in of_each if place[0] >= 0}
+            if len(found) > 1:
+                raise TrainingError(
+                    f"the processes have read other pairs of the same shards: {sorted(found, key=astuple)}",
+                    where=self.config.out,
+                    mend="A shard is damaged on one machine: see skipped*.csv, copy it anew, and run again.",
+                )
+            if found:
+                places[number] = found.pop()
+        return places
 
 
 def _shared(task: nn.Module, *, finds_unused: bool) -> nn.Module:
@@ -388,8 +428,6 @@ def _shared(task: nn.Module, *, finds_unused: bool) -> nn.Module:
         return DistributedDataParallel(task, find_unused_parameters=finds_unused, broadcast_buffers=False)
 
 
-_PAIR_BITS = 40
-"""Of the pairs of a stream's epoch, in a number that holds its place."""
 _TAME = (
     "The checkpoints here are whole, but go on the same way: start in another folder with a lower optim.lr, "
     "optim.clip: 1.0 or precision: float32; not-finite.json names the step and its pairs."

@@ -7,6 +7,7 @@ import io
 import json
 import random
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,8 +23,8 @@ from capfilt.med.tokenizer import MEDTokenizer
 from capfilt.shards.sample import Sample
 from capfilt.shards.tar import write_tar
 from capfilt.train.config import DataConfig, ObjectiveConfig, OptimConfig, TrainConfig
-from capfilt.train.data import BatchStream, Raw, Shape
-from capfilt.train.pairs import Pairs
+from capfilt.train.data import BatchStream, Raw, Shape, loader
+from capfilt.train.pairs import Pairs, Place
 from capfilt.train.run import train
 from tests.conftest import shape_picture
 
@@ -294,3 +295,41 @@ def test_texts_are_cut_to_the_models_positions_and_loaders_have_pairs(
     assert 0 <= score.itm <= 1
     with pytest.raises(TrainingError, match="2 pairs an epoch are too few for 3 loader processes"):
         train(replace(run, out=str(tmp_path / "other"), data=replace(run.data, loaders=3)))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_batches_of_streams_are_the_same_however_many_processes_and_wherever_they_go_on(
+    loaders: int, still: Path, tmp_path: Path
+) -> None:
+    """Three streams of 12 rows, by one process, by two (a stream lies across both) and by six (two in each stream)."""
+    tokenizer = MED.new(still).tokenizer
+    for at in range(7):
+        caption = {"text": "a red circle", "origin": "human", "itm": None, "itc": None, "kept": True}
+        pictures = [shape_picture("red", "circle", random.Random(20 * at + i), side=16) for i in range(11)]
+        with (tmp_path / f"s-{at:05d}.tar").open("wb") as file:
+            write_tar(file, [Sample(f"{at}-{i}", picture, [caption], {}) for i, picture in enumerate(pictures)])  # type: ignore[list-item]
+    pairs = Pairs(DataConfig(shards=(str(tmp_path),), shuffle_buffer=12, streams=3, loaders=loaders))
+    pairs.count()
+
+    def batches(processes: int, rank: int, *, skip: int = 0, places: dict[int, Place] | None = None) -> Iterator[Raw]:
+        rows = 12 // processes
+        shape = Shape(size=16, batch_size=12, rows=slice(rank * rows, (rank + 1) * rows))
+        stream = BatchStream(pairs, tokenizer, shape, seed=5, skip=skip, places=places)
+        return islice(loader(stream, processes=loaders, pin=False), 12 - skip)
+
+    alone = list(batches(1, 0))
+    assert len({name for raw in alone for name in raw.names}) == 77, "twelve batches are an epoch and more"
+    told: dict[int, Place] = {}
+    for processes in (2, 6):
+        shared = [list(batches(processes, rank)) for rank in range(processes)]
+        for number, raw in enumerate(alone):
+            assert sum((own[number].names for own in shared), ()) == raw.names
+            assert torch.equal(torch.cat([own[number].pixels for own in shared]), raw.pixels)
+            merged = {key: place for own in shared for key, place in own[number].places.items()}
+            assert merged == dict(raw.places)
+    for number, raw in enumerate(alone[:-2], 1):
+        told |= raw.places
+        again = list(batches(2, 1, skip=number, places=dict(told)))[:2]
+        assert [own.names for own in again] == [raw.names[6:] for raw in alone[number : number + 2]]
+    assert sorted(told) == list(range(3 * max(1, loaders)))

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from capfilt.errors import TrainingError
+from capfilt.errors import CapfiltError, RecipeError, TrainingError
 from capfilt.med.model import MED
 from capfilt.shards.read import samples
 from capfilt.shards.tar import write_tar
@@ -112,18 +112,18 @@ def dealt(shape_shard: Path, tmp_path: Path) -> Path:
 
 
 def read_by(rank: int, runs: list[TrainConfig], meet: str) -> None:
-    """As :func:`work`, and writes down which shards this process has read in training."""
-    told: set[str] = set()
+    """As :func:`work`, and writes down which shards this process has opened in training."""
+    told: list[str] = []
     reads = Pairs.read
 
     def read(self: Pairs, source: Source, urls: list[str] | None = None) -> Iterator[Pair]:
         if urls and len(urls) > 1:  # counting takes them one by one
-            told.update(urls)
+            told.extend(urls)
         return reads(self, source, urls)
 
     with mock.patch.object(Pairs, "read", read):
         work(rank, runs, meet)
-    Path(f"{meet}-{rank}.txt").write_text("\n".join(sorted(told)))
+    Path(f"{meet}-{rank}.txt").write_text("\n".join(told))
 
 
 @pytest.mark.parametrize("streams", [2, 4])
@@ -135,17 +135,14 @@ def test_streams_make_the_same_batches_however_many_processes_read_them(
     base = replace(base, data=replace(base.data, streams=streams, shuffle_buffer=8), checkpoint_every=2)
     alone, shared, fewer = (replace(base, out=str(tmp_path / name)) for name in ("alone", "shared", "fewer"))
     train(alone)
-    mp.spawn(
-        read_by,
-        ([replace(shared, steps=4), shared, replace(fewer, steps=4)], str(tmp_path / "meet")),
-        nprocs=WORKERS,
-    )
+    mp.spawn(read_by, ([replace(shared, steps=4)], str(tmp_path / "first")), nprocs=WORKERS)
+    mp.spawn(work, ([shared, replace(fewer, steps=4)], str(tmp_path / "meet")), nprocs=WORKERS)
     train(fewer)
     for out in (shared, fewer):
         same(Path(alone.out), Path(out.out))
-    halves = [set((tmp_path / f"meet-{rank}.txt").read_text().split()) for rank in range(WORKERS)]
-    assert [len(half) for half in halves] == [4, 4]
-    assert not halves[0] & halves[1]
+    halves = [(tmp_path / f"first-{rank}.txt").read_text().split() for rank in range(WORKERS)]
+    assert sorted(halves[0] + halves[1]) == sorted(map(str, dealt.iterdir())), "each shard once by one of the two"
+    assert len(halves[0]) == len(halves[1])
     places = [
         json.loads((Path(out.out) / "checkpoints" / "step-00000006" / "state.json").read_text())["places"]
         for out in (alone, shared)
@@ -157,9 +154,9 @@ def test_streams_make_the_same_batches_however_many_processes_read_them(
 
 def test_streams_that_a_batch_cannot_hold_evenly_are_refused(still: Path, dealt: Path, tmp_path: Path) -> None:
     run = config("pretrain", still, dealt, tmp_path / "run")
-    with pytest.raises(TrainingError, match="a batch of 16 cannot be made of 3 streams"):
-        train(replace(run, data=replace(run.data, streams=3)))
-    with pytest.raises(TrainingError, match="16 streams are too many for 8 shards that hold pairs") as caught:
+    with pytest.raises(RecipeError, match="16 rows are not as many of each of 3 streams"):
+        replace(run, data=replace(run.data, streams=3))
+    with pytest.raises(TrainingError, match="16 streams of 1 loader processes are too many for 8 shards") as caught:
         train(replace(run, data=replace(run.data, streams=16)))
     assert caught.value.where == str(dealt)
     assert not (tmp_path / "run").exists()
@@ -170,7 +167,7 @@ def differ(rank: int, run: TrainConfig, folders: list[str], out: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{out}/meet", rank=rank, world_size=WORKERS)
     try:
         train(replace(run, data=replace(run.data, shards=(folders[rank],))))
-    except TrainingError as error:
+    except CapfiltError as error:
         (Path(out) / f"{rank}.txt").write_text(str(error.what))
     dist.destroy_process_group()
 
@@ -187,6 +184,28 @@ def test_a_copy_of_the_shards_that_is_not_whole_is_told(still: Path, dealt: Path
     for rank in range(WORKERS):
         said = (tmp_path / f"{rank}.txt").read_text()
         assert said == f"the processes do not agree on the bytes of the shards on their disks: {whole}, {short}"
+
+
+def test_what_one_process_finds_ends_the_others_with_a_word(still: Path, dealt: Path, tmp_path: Path) -> None:
+    """A shard that only one of them counts is damaged: it says so, the other says which process failed."""
+    shard = sorted(dealt.iterdir())[3]
+    shard.write_bytes(shard.read_bytes()[:10_000])
+    run = config("pretrain", still, dealt, tmp_path / "run")
+    run = replace(run, data=replace(run.data, strict=True))
+    mp.spawn(differ, (run, [str(dealt)] * WORKERS, str(tmp_path)), nprocs=WORKERS)
+    said = [(tmp_path / f"{rank}.txt").read_text() for rank in range(WORKERS)]
+    assert said[0] == "process 1 of the run has failed"
+    assert "cut short" in said[1]
+
+
+def test_places_of_one_stream_that_differ_stop_the_run(
+    still: Path, shape_shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine's copy is damaged and no shorter: its rows are of other batches from there on."""
+    theirs = torch.tensor([[0, 47]])
+    monkeypatch.setattr("capfilt.train.run.of_all", lambda told, device: [told, theirs])
+    with pytest.raises(TrainingError, match=r"other pairs of the same shards: \[Place\(epoch=0, pairs=47\), Place"):
+        train(config("pretrain", still, shape_shard, tmp_path / "run"))
 
 
 def disagree(rank: int, run: TrainConfig, shards: list[str], out: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import resource
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from capfilt.errors import DataError, SourceError, TrainingError
+from capfilt.errors import DataError, SourceError, StoreError, TrainingError
 from capfilt.shards.read import samples
 from capfilt.shards.sample import Sample
 from capfilt.shards.tar import write_tar
@@ -142,15 +144,19 @@ def test_workers_share_the_pairs_of_an_epoch(make: Make) -> None:
 def test_streams_share_the_pairs_of_an_epoch_and_read_no_other_shards(make: Make) -> None:
     mix = (MixConfig(shards=(make("human", 28, shards=7),), weight=1.5), MixConfig(shards=(make("web", 60, shards=6),)))
     config = DataConfig(mix=mix, shuffle_buffer=9, streams=3)
-    shards, seen = [], Counter[str]()
+    shards: tuple[list[set[str]], list[set[str]]] = ([], [])
+    seen = Counter[str]()
     for worker, number in product(range(2), range(3)):
         pairs = counted(config)
         of_two = list(takewhile(lambda of: of[1].epoch < 2, stream(pairs, worker=worker, workers=2, stream=number)))
-        shards.append({pair.name.partition("#")[0] for pair, _ in of_two})
+        for epoch in range(2):
+            shards[epoch].append({pair.name.partition("#")[0] for pair, place in of_two if place.epoch == epoch})
         seen.update(pair.text for pair, _ in of_two)
         assert next(place.pairs for _, place in of_two if place.epoch == 1) == 1
-    assert all(len(one & other) == 0 for one, other in combinations(shards, 2))
-    assert len(set.union(*shards)) == 13
+    for dealt in shards:
+        assert all(len(one & other) == 0 for one, other in combinations(dealt, 2))
+        assert len(set.union(*dealt)) == 13
+    assert shards[0] != shards[1]
     assert {seen[f"human {i}"] for i in range(28)} == {3}
     assert {seen[f"web {i}"] for i in range(60)} == {2}
 
@@ -166,24 +172,40 @@ def test_the_place_of_a_stream_is_exact(make: Make) -> None:
             assert [pair.name for pair, _ in islice(again, 10)] == [p.name for p, _ in all_of[behind : behind + 10]]
 
 
-def test_streams_are_as_full_as_each_other(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """Three shards of one size and a much smaller one make two uneven streams, whoever deals them, which is told."""
+def test_each_epoch_deals_the_shards_anew_as_evenly_as_they_can_be(make: Make) -> None:
+    """Three shards of ten and a small one make two uneven streams; which of the two is the small one changes."""
     folder = Path(make("web", 40, shards=4))
     shard = sorted(folder.iterdir())[0]
     kept = list(samples([str(shard)]))[:1]
     with shard.open("wb") as file:
         write_tar(file, kept)
     pairs = counted(DataConfig(shards=(str(folder),), streams=2))
-    pairs.check_streams(1)
-    held = [len(list(takewhile(lambda of: of[1].epoch == 0, stream(pairs, stream=i)))) for i in range(2)]
-    assert sorted(held) == [11, 20]
-    assert "hold 11 to 20 pairs, and those of the smallest are seen 1.8 times as often" in caplog.text
-    caplog.clear()
-    with pytest.raises(TrainingError, match="5 streams are too many for 4 shards"):
-        counted(DataConfig(shards=(str(folder),), streams=5)).check_streams(1)
-    shard.unlink()
-    counted(DataConfig(shards=(str(folder),), streams=3)).check_streams(1)
-    assert not caplog.text
+    held, with_small = [], []
+    for number in range(2):
+        epochs: list[list[str]] = [[] for _ in range(12)]
+        for pair, place in takewhile(lambda of: of[1].epoch < 12, stream(pairs, stream=number)):
+            epochs[place.epoch].append(pair.name)
+        held.append([len(names) for names in epochs])
+        with_small.append([any(name.startswith(str(shard)) for name in names) for names in epochs])
+    assert {tuple(sorted(both)) for both in zip(*held, strict=True)} == {(11, 20)}
+    assert [one != other for one, other in zip(*with_small, strict=True)] == [True] * 12
+    assert 2 <= sum(with_small[0]) <= 10
+
+
+@pytest.mark.parametrize(("streams", "workers", "told"), [(5, 1, "for 4"), (2, 2, "for 3"), (3, 2, "for 4")])
+def test_streams_without_a_shard_are_refused(make: Make, streams: int, workers: int, told: str) -> None:
+    """By the number of shards before they are counted, and of those that hold something after it."""
+    folder = Path(make("web", 40, shards=4))
+    if told == "for 3":
+        with sorted(folder.iterdir())[0].open("wb") as file:
+            write_tar(file, [])
+        pairs = counted(DataConfig(shards=(str(folder),), streams=streams))
+        Pairs(pairs.config).check_streams(workers)
+    else:
+        pairs = Pairs(DataConfig(shards=(str(folder),), streams=streams))
+    with pytest.raises(TrainingError, match=f"{workers} loader processes are too many {told} shards") as caught:
+        pairs.check_streams(workers)
+    assert caught.value.where == str(folder)
 
 
 def test_processes_count_a_share_of_the_shards_each(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,12 +217,27 @@ def test_processes_count_a_share_of_the_shards_each(make: Make, monkeypatch: pyt
             "capfilt.train.pairs.samples",
             lambda urls, rank=rank, **how: (opened[rank].extend(urls), samples(urls, **how))[1],
         )
-        Pairs(config).count(rank=rank, size=2, summed=lambda mine: told.append(mine) or [1] * len(mine))  # type: ignore[func-returns-value]
+        told.append(Pairs(config).tally(rank=rank, size=2))
     assert [len(urls) for urls in opened] == [2, 2]
     assert not set(opened[0]) & set(opened[1])
-    assert [one + other for one, other in zip(*told, strict=True)] == [8, 8, 7, 7]
-    pairs = Pairs(config)
-    assert pairs.count(rank=0, size=2, summed=lambda _: [8, 8, 7, 7]) == 30
+    whole = [one + other for one, other in zip(*told, strict=True)]
+    assert whole == [8, 8, 7, 7]
+    assert Pairs(config).counted(whole) == 30
+
+
+def test_a_limit_of_open_files_is_no_fault_of_the_shards(make: Make) -> None:
+    """Passed over they would be missing from the run in silence."""
+    config = DataConfig(shards=(make("web", 90, shards=30),), streams=30, shuffle_buffer=30)
+    pairs = counted(config)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path(os.devnull).open() as file:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (file.fileno() + 8, before[1]))
+    try:
+        with pytest.raises(StoreError, match="too many files are open"):
+            list(zip(*(stream(pairs, stream=number) for number in range(30)), strict=False))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert pairs.take_bad() == []
 
 
 def test_strict_stops_at_what_is_counted_otherwise(make: Make) -> None:
