@@ -338,11 +338,15 @@ def _finish(
 
 
 def _claim(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any], *, dry_run: bool) -> None:
-    if dry_run and not store.exists("recipe.yaml"):
-        refuse_strangers(store)
+    claimed = store.exists("recipe.yaml")
+    # A wrong model is found by the first worker: the mend that it names may be a change of the recipe.
+    begun = bool(store.names("parts") or store.names("shards") or store.exists("manifest.json"))
+    if dry_run and not (claimed and begun):
+        if not claimed:
+            refuse_strangers(store)
         return
-    claim(store, resolved(recipe), planned.digest)
-    claim_models(store, models, dry_run=dry_run)
+    claim(store, resolved(recipe), planned.digest, begun=begun)
+    claim_models(store, models, dry_run=dry_run, begun=begun)
 
 
 def _adopt(store: Store, recipe: Recipe, planned: Plan, models: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import get_args
 
 
 class CapfiltError(Exception):
@@ -100,6 +101,17 @@ def require_within(field: str, value: float, low: float, high: float) -> None:
     """
     if not low <= value <= high:
         raise RecipeError(f"{value} is not within [{low:g}, {high:g}]", where=field, mend="Give a value in that range.")
+
+
+def require_one_of(field: str, value: object, kind: object) -> None:
+    """Refuse a setting that is none of a ``Literal``'s words, for which a recipe's loader is not asked.
+
+    Raises:
+        RecipeError: names the field, the value and the words.
+    """
+    words = get_args(kind)
+    if value not in words:
+        raise RecipeError(f"{value!r} is unknown", where=field, mend=f"Use one of: {', '.join(map(str, words))}.")
 
 
 def meant(wanted: str, names: Iterable[str], *, before: str = "") -> str:

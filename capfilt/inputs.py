@@ -191,9 +191,9 @@ def expand(url: str) -> list[str]:
     """
     fs, path = filesystem(url, SourceError)
     # A file whose name holds glob characters is that file.
-    if fs.isfile(path):
+    if _answer(fs, url, lambda: fs.isfile(path)):
         found = [path]
-    elif fs.isdir(path):
+    elif _answer(fs, url, lambda: fs.isdir(path)):
         found = [name for name in fs.find(path) if not _private(name, path)]
     elif any(char in path for char in "*?["):
         found = _globbed(fs, path)
@@ -240,7 +240,11 @@ def is_folder(url: str) -> bool:
         SourceError: no filesystem is known for the URL's scheme.
     """
     fs, path = filesystem(url, SourceError)
-    return bool(fs.isdir(path))
+    return bool(_answer(fs, url, lambda: fs.isdir(path)))
+
+
+def _answer(fs: fsspec.AbstractFileSystem, url: str, ask: Callable[[], T]) -> T:
+    return ask() if isinstance(fs, LocalFileSystem) else asked(url, ask)
 
 
 def size_of(url: str) -> int | None:
@@ -251,7 +255,7 @@ def size_of(url: str) -> int | None:
     """
     fs, path = filesystem(url, SourceError)
     try:
-        size = (fs.info(path) if isinstance(fs, LocalFileSystem) else asked(url, lambda: fs.info(path))).get("size")
+        size = _answer(fs, url, lambda: fs.info(path)).get("size")
     except FileNotFoundError as error:
         raise SourceError("there is no such file", where=url, mend="Check the path.") from error
     return None if size is None else int(size)

@@ -24,6 +24,7 @@ from capfilt.med.model import MED
 from capfilt.recipe import load
 from capfilt.shards.read import samples, shards_of
 from capfilt.shards.verify import repair, verify
+from capfilt.stages.config import CapFiltConfig
 from capfilt.storage import Store
 from tests.loopback import serving_folder
 
@@ -234,6 +235,38 @@ def test_another_recipe_is_refused_and_named(job, tmp_path):
     assert snapshot(tmp_path / "out", times=True) == before
 
 
+def test_a_wrong_model_binds_nobody_to_the_recipe_that_named_it(job, tmp_path, models):
+    """Only a worker finds that a filter writes no captions; what it tells to mend is another value of the recipe."""
+    with pytest.raises(ModelError, match="captioner"):
+        job("out", f"capfilt.captioner={halves(models)}")
+    assert (tmp_path / "out" / "recipe.yaml").exists()
+    told = job("out")
+    assert told.manifest["totals"]["rows"] == ROWS
+    with pytest.raises(DestinationError, match=r"made by another recipe: capfilt\.threshold"):
+        job("out", "capfilt.threshold=0.9")
+
+
+def halves(models):
+    """The filter's half of a model, which cannot write."""
+    half = models.parent / "half"
+    MED.load(models / "filter").only("filter").save(half)
+    return half
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (lambda: CapFiltConfig(judge_by="imt"), "capfilt.judge_by: 'imt' is unknown"),
+        (lambda: CapFiltConfig(decoding="bean"), "capfilt.decoding: 'bean' is unknown"),
+        (lambda: CapFiltConfig(dtype="int4"), "capfilt.dtype: 'int4' is unknown"),
+        (lambda: RunConfig(runner="lcoal"), "run.runner: 'lcoal' is unknown"),
+    ],
+)
+def test_words_that_are_unknown_are_refused_in_python_too(settings, said):
+    with pytest.raises(RecipeError, match=said):
+        settings()
+
+
 def test_speed_may_change(job):
     job()
     assert job("out", "capfilt.batch_size=2", "fetch.concurrency=2").done_before == 5
@@ -318,6 +351,8 @@ def test_a_run_of_drops_only_is_a_data_set_without_shards(job, tmp_path):
     assert (result.manifest["totals"]["rows"], result.manifest["totals"]["kept"]) == (7, 0)
     assert result.manifest["shards"] == []
     assert verify(Store(result.dest)) == []
+    with pytest.raises(SourceError, match="no picture of this data set was kept"):
+        shards_of(result.dest)
 
 
 SMALL = ("plan.part_rows=2", "capfilt.threshold=0.0", "capfilt.batch_size=1")

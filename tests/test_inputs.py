@@ -9,9 +9,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from capfilt import inputs
-from capfilt.errors import SourceError
-from capfilt.inputs import expand, identity, open_read, sha256_file, size_of
+from capfilt.errors import SourceError, StoreError
+from capfilt.inputs import expand, identity, is_folder, open_read, sha256_file, size_of
 from capfilt.storage import Store
+from tests.loopback import Quiet, serving
 
 
 def test_an_unknown_scheme_is_told():
@@ -145,3 +146,21 @@ def test_a_large_file_is_not_read_whole(tmp_path):
     with path.open("r+b") as file:
         file.write(b"1")
     assert identity(str(path)) != before
+
+
+@pytest.mark.parametrize("ask", [expand, is_folder])
+def test_a_web_server_that_fails_is_asked_again_and_then_told_of(ask, monkeypatch):
+    """Its client raises errors of its own, which are no answer to whether a file is there."""
+    monkeypatch.setattr("capfilt.inputs._WAITS_S", (0.0,))
+    asked = []
+
+    class Busy(Quiet):
+        def do_GET(self):  # noqa: N802
+            asked.append(self.path)
+            self.send_error(503)
+
+        do_HEAD = do_GET  # noqa: N815
+
+    with serving(Busy) as address, pytest.raises(StoreError):
+        ask(f"{address}/pairs.csv")
+    assert len(asked) > 1

@@ -6,7 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from capfilt.errors import require_within
+from capfilt.errors import require_one_of, require_within
+
+Runner = Literal["ray", "local"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class PlanConfig:
 class RunConfig:
     """Where a plan runs. Nothing here changes a result, so it is no part of a recipe."""
 
-    runner: Literal["ray", "local"] = "ray"
+    runner: Runner = "ray"
     """``ray`` joins a cluster or starts Ray here; ``local`` runs in this process."""
     workers: int | None = None
     """Workers that hold the models, 1 or more; null takes as many as the machine or cluster has room for."""
@@ -46,6 +48,7 @@ class RunConfig:
         return self.address or os.environ.get("RAY_ADDRESS")
 
     def __post_init__(self) -> None:
+        require_one_of("run.runner", self.runner, Runner)
         if self.workers is not None:
             require_within("run.workers", self.workers, 1, 100_000)
         if self.max_workers is not None:

@@ -34,6 +34,7 @@ def claim(
     *,
     job: str | None = "bootstrap",
     on_changes: Callable[[list[str]], None] | None = None,
+    begun: bool = True,
 ) -> None:
     """Makes the destination this recipe's own, or checks that it is.
 
@@ -46,13 +47,15 @@ def claim(
         plan_digest: of the plan.
         job: the command that takes the recipe; None if none does.
         on_changes: told, in words, of all differences, and only then the destination is this recipe's; None refuses.
+        begun: whether anything but the claim is there; one that a mistake ended before that binds nobody.
 
     Raises:
         DestinationError: another recipe or source made it (each differing field is named), or other files are there.
     """
     recipe = plain(recipe)
-    if not store.exists("recipe.yaml"):
-        refuse_strangers(store)
+    if not (there := store.exists("recipe.yaml")) or not begun:
+        if not there:
+            refuse_strangers(store)
         _write(store, recipe, plan_digest, job)
         return
     differences = list(_differences(_stored_recipe(store), recipe))
@@ -94,13 +97,13 @@ def recorded_changes(store: Store) -> list[dict[str, Any]]:
     return list(store.read_json(CHANGES)) if store.exists(CHANGES) else []
 
 
-def claim_models(store: Store, models: Mapping[str, Any], *, dry_run: bool = False) -> None:
-    """Writes ``models.json``, unless ``dry_run``; a later run must bring the same models.
+def claim_models(store: Store, models: Mapping[str, Any], *, dry_run: bool = False, begun: bool = True) -> None:
+    """Writes ``models.json``, unless ``dry_run``; a later run must bring the same models, once something is ``begun``.
 
     Raises:
         DestinationError: a model of the same name has other weights.
     """
-    if store.exists(MODELS):
+    if begun and store.exists(MODELS):
         there = store.read_json(MODELS)
         for role, model in models.items():
             if there.get(role, {}).get("sha256") != model["sha256"]:

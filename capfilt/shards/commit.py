@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, BinaryIO, Literal, Protocol, cast, get_args
+from typing import Any, BinaryIO, Literal, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from capfilt.errors import DataError, DestinationError, RecipeError, is_of_store
+from capfilt.errors import DataError, DestinationError, is_of_store, require_one_of
 from capfilt.records import META, Origin, Tally, conform, replace
 from capfilt.shards.claim import claim, digest_of, plain
 from capfilt.shards.marker import FORMAT_VERSION, PartMarker, StoredFile, committed
@@ -54,12 +54,7 @@ class SinkConfig:
 
     def __post_init__(self) -> None:
         for name, kind in (("format", ShardFormat), ("images", ShardImages)):
-            if getattr(self, name) not in get_args(kind):
-                raise RecipeError(
-                    f"{getattr(self, name)!r} is unknown",
-                    where=f"sink.{name}",
-                    mend=f"Use one of: {', '.join(get_args(kind))}.",
-                )
+            require_one_of(f"sink.{name}", getattr(self, name), kind)
 
 
 class Planned(Protocol):

@@ -49,6 +49,12 @@ def shards_of(entry: str) -> list[str]:
     """
     if is_folder(entry) and _made_here(store := Store(entry)):
         found = _of_data_set(store)
+        if not found and store.exists("manifest.json"):
+            raise SourceError(
+                "no picture of this data set was kept",
+                where=entry,
+                mend="See its report.html: choose a rule with `capfilt refilter`, or a filter that knows them.",
+            )
         found = [url for url in found if url.endswith(_TARS)] or found
     else:
         found = [url for url in expand(entry) if url.lower().endswith(_SHARDS)]

@@ -25,7 +25,7 @@ from capfilt.sources.base import Counted, SourceConfig, changed, described, iden
 from capfilt.sources.columns import text_of
 from capfilt.sources.parts import Part, Parts
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "jfif", "jpe", "png", "webp", "gif", "bmp", "tif", "tiff", "avif")
 """Of pictures, in a tar or a folder; what they are is told by their content later."""
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from capfilt.errors import RecipeError, require_within
+from capfilt.errors import RecipeError, require_one_of, require_within
+
+Decoding = Literal["nucleus", "beam", "greedy"]
+JudgeBy = Literal["itm", "itc"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +22,7 @@ class CapFiltConfig:
     """A name of the catalogue or a model folder; null scores nothing and keeps every caption."""
     prompt: str | None = None
     """Text that another captioner than a MED is given with each picture; a MED's stands in its ``model.yaml``."""
-    decoding: Literal["nucleus", "beam", "greedy"] = "nucleus"
+    decoding: Decoding = "nucleus"
     """How synthetic captions are written; the paper found nucleus sampling better than beam search. ``greedy`` always
     takes the likeliest token: beam search with one beam."""
     captions_per_image: int = 1
@@ -37,11 +41,11 @@ class CapFiltConfig:
     """Shortest caption in tokens, the prompt's counted."""
     threshold: float = 0.5
     """A text is kept when the filter's score is at least this; the paper's rule is P(match) >= 0.5."""
-    judge_by: Literal["itm", "itc"] = "itm"
+    judge_by: JudgeBy = "itm"
     """The score that decides: P(match) in [0, 1], or the cosine in [-1, 1], which is all that a CLIP knows."""
     skip_repeats: bool = True
     """Whether a synthetic caption that repeats another caption of its image, cleaned, is left out."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    dtype: Dtype = "auto"
     """Precision of both models; it can change captions and scores a little. ``auto`` is bfloat16 on a GPU or a CPU
     that multiplies in it, float16 on an older GPU and float32 on another CPU; ``int8`` is for MEDs on CPUs."""
     seed: int = 0
@@ -59,6 +63,8 @@ class CapFiltConfig:
     """GPUs of one worker; 0 runs on the CPU unless ``device`` says otherwise."""
 
     def __post_init__(self) -> None:
+        for name, kind in (("decoding", Decoding), ("judge_by", JudgeBy), ("dtype", Dtype)):
+            require_one_of(f"capfilt.{name}", getattr(self, name), kind)
         require_within("capfilt.captions_per_image", self.captions_per_image, 1, 64)
         require_within("capfilt.top_p", self.top_p, 1e-6, 1.0)
         require_within("capfilt.top_k", self.top_k, 0, 10**6)

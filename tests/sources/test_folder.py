@@ -56,6 +56,13 @@ def test_rows_are_pictures_by_path(pictures, part_rows):
     assert json.loads(json.dumps(source.describe()))["rows"] == 4
 
 
+def test_pictures_by_their_less_common_names_are_rows_too(tmp_path):
+    """Browsers save JPEGs as .jfif; what AVIF is, decoding tells, but it must not vanish from the books."""
+    for name in ("a.jfif", "b.JPE", "c.avif", "d.svg"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [row["url"] for row in read_all(source_of(tmp_path))] == ["a.jfif", "b.JPE", "c.avif"]
+
+
 def test_links_out_of_the_folder_are_refused_and_counted(pictures, tmp_path):
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     (tmp_path / "secret.txt").write_bytes(b"secret")
