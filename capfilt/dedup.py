@@ -11,14 +11,15 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from capfilt.errors import DataError, DestinationError
-from capfilt.records import Drop, table_of
+from capfilt.inputs import open_read
+from capfilt.records import LEDGER_SCHEMA, Drop, Tally, table_of
 from capfilt.report.page import write_report
 from capfilt.shards.card import write_cards
 from capfilt.shards.commit import SinkConfig, commit_part, remove_strangers, write_manifest
@@ -131,6 +132,7 @@ def _drop(
         if lease:
             lease.check()
         commit_part(store, _without(store, markers[part], rows), markers[part], sink, over=markers[part])
+    _recount(store, {part: marker for part, marker in markers.items() if part not in by_part})
     on_part(len(by_part), len(by_part))
     markers = committed(store)
     remove_strangers(store, markers)
@@ -140,6 +142,17 @@ def _drop(
     write_manifest(store, **told, parts_planned=manifest["parts"], more=more, markers=markers)
     write_cards(store, anew=True)
     write_report(store, markers=markers)
+
+
+def _recount(store: Store, markers: Mapping[int, PartMarker]) -> None:
+    """Counts anew what an earlier version counted with the texts of duplicates; the files stay."""
+    for part, marker in markers.items():
+        if not marker.tally.dropped.get(Drop.DUPLICATE):
+            continue
+        with open_read(store.path(marker.ledger.name)) as file:
+            ledger = read_ledger(file, LEDGER_SCHEMA.names)
+        if marker.tally == Tally.with_duplicates(ledger):
+            store.write_json(f"parts/{part:05d}.json", replace(marker, tally=Tally.of(ledger)).to_json())
 
 
 def _without(store: Store, marker: PartMarker, gone: Mapping[int, Duplicate]) -> pa.Table:

@@ -166,12 +166,19 @@ def scored_of(captions: pa.StructArray) -> pa.BooleanArray:
     return pc.or_(pc.is_valid(captions.field("itm")), pc.is_valid(captions.field("itc")))
 
 
+def judged_of(table: pa.Table) -> pa.ChunkedArray:
+    """Which rows the filter's word decided on: kept, or dropped for want of a text. As long as ``table``, no nulls."""
+    drop = table.column("drop")
+    return pc.or_(pc.is_null(drop), pc.equal(drop, str(Drop.NO_CAPTION_KEPT)).fill_null(False))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
     """The books of a part or of a run.
 
-    ``texts`` counts the scored captions by origin, ``texts_kept`` those of them that were kept: their ratio
-    is the paper's noise ratio.
+    ``texts`` counts the scored captions by origin, ``texts_kept`` those of them that are kept: their ratio is the
+    paper's noise ratio. Both speak of the pictures on which the filter's word was the last: what stays in the ledger of
+    one that was dropped for another reason, as a duplicate, is in no shard, and no noise.
     """
 
     rows: int = 0
@@ -183,7 +190,17 @@ class Tally:
     @classmethod
     def of(cls, table: pa.Table) -> Self:
         """The books of one table of :data:`SCHEMA` or :data:`LEDGER_SCHEMA`."""
-        flat = pc.list_flatten(table.column("captions")).combine_chunks()
+        # Of one column: filtering the table would copy every picture.
+        return cls._of(table, table.column("captions").filter(judged_of(table)))
+
+    @classmethod
+    def with_duplicates(cls, table: pa.Table) -> Self:
+        """The books as markers told them that were written when texts of duplicates still counted."""
+        return cls._of(table, table.column("captions"))
+
+    @classmethod
+    def _of(cls, table: pa.Table, captions: pa.ChunkedArray) -> Self:
+        flat = pc.list_flatten(captions).combine_chunks()
         scored = flat.filter(scored_of(flat))
         kept = scored.filter(scored.field("kept"))
         dropped = _counts(table.column("drop").combine_chunks())

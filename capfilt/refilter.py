@@ -32,7 +32,7 @@ from capfilt.shards.verify import of_manifest
 from capfilt.storage import Store
 
 _JUDGED = (None, str(Drop.NO_CAPTION_KEPT))
-"""What stands in ``drop`` of rows that the filter saw; all others stay as they are."""
+"""What stands in ``drop`` of rows that the rule decides on; all others stay dropped as they are."""
 _MOST_WORKERS = 8
 """Parts at once where nothing else is asked for: each is in memory with its pictures."""
 
@@ -95,7 +95,7 @@ def refilter(
     manifest, markers = _finished(source)
     old = Rule.of_manifest(manifest)
     rule = _rule(old, itm, itc, best, origins)
-    before, after = Tally.from_json(manifest["totals"]), _foreseen(source, manifest, markers, old, rule)
+    before, after = _foreseen(source, manifest, markers, old, rule)
     told = Refiltered(
         dest=Store(new).url, rule=rule, before=before, after=after, parts=len(markers), done_before=0, manifest=None
     )
@@ -147,23 +147,26 @@ class _Missing:
 
 def _foreseen(
     source: Store, manifest: Mapping[str, Any], markers: Mapping[int, PartMarker], old: Rule, rule: Rule
-) -> Tally:
-    """The books as they will be, from the ledgers alone.
+) -> tuple[Tally, Tally]:
+    """The books as they are and as they will be, from the ledgers alone: both are counted in one way, whoever counted
+    when the markers were written.
 
     Raises:
         SourceError: the rule cannot be followed with what is there.
     """
-    missing, tally = _Missing(), Tally()
+    missing, before, after = _Missing(), Tally(), Tally()
     forgetful = not manifest["recipe"]["sink"]["keep_rejected_text"]
     for marker in markers.values():
         with open_read(source.path(marker.ledger.name)) as file:
-            rows = read_ledger(file, LEDGER_SCHEMA.names).to_pylist()
+            ledger = read_ledger(file, LEDGER_SCHEMA.names)
+        rows = ledger.to_pylist()
         for row in rows:
             if row["drop"] in _JUDGED:
                 _look(row, old, rule, missing, forgetful=forgetful)
-        tally += Tally.of(table_of(_rejudged(row, rule) for row in rows))
+        before += Tally.of(ledger)
+        after += Tally.of(table_of(_rejudged(row, rule) for row in rows))
     _refuse(source, manifest, rule, missing)
-    return tally
+    return before, after
 
 
 def _look(row: Mapping[str, Any], old: Rule, rule: Rule, missing: _Missing, *, forgetful: bool) -> None:
@@ -311,10 +314,13 @@ def _commit(
 
 
 def _rejudged(row: dict[str, Any], rule: Rule) -> dict[str, Any]:
-    if row["drop"] not in _JUDGED:
+    if row["drop"] not in (*_JUDGED, str(Drop.DUPLICATE)):
         return row
     verdicts = rule.verdicts(row["captions"])
     captions = [{**caption, "kept": kept} for caption, kept in zip(row["captions"], verdicts, strict=True)]
+    if row["drop"] == Drop.DUPLICATE:
+        # Its picture is there once already. Its texts stay in the ledger, which tells of one rule only.
+        return row | {"captions": captions}
     if any(verdicts):
         return row | {"captions": captions, "drop": None, "detail": None}
     dropped = {"drop": str(Drop.NO_CAPTION_KEPT), "detail": _why(captions, rule)}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,6 +17,12 @@ from capfilt.dedup import dedup
 from capfilt.errors import DataError, DestinationError, SourceError
 from capfilt.flow.config import RunConfig
 from capfilt.recipe import load
+from capfilt.records import Tally
+from capfilt.refilter import refilter
+from capfilt.report.findings import Level, findings
+from capfilt.report.gather import gather
+from capfilt.shards.commit import write_manifest
+from capfilt.shards.marker import committed
 from capfilt.shards.read import samples, shards_of
 from capfilt.shards.verify import verify
 from capfilt.storage import Store
@@ -99,6 +106,68 @@ def test_equal_and_like_pictures_become_drops_that_name_the_one_that_stays(made:
     assert manifest["totals"]["dropped"] == {"duplicate": 2}
     assert manifest["dedup"] == {"near": 3}
     assert "Duplicate" in (made.dest / "report.html").read_text()
+
+
+def in_shards(dest: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """Texts by origin, and those of them that are kept, as the shards have them."""
+    texts = [text for sample in samples(shards_of(str(dest))) for text in sample.captions]
+    return Counter(text["origin"] for text in texts), Counter(text["origin"] for text in texts if text["kept"])
+
+
+def counts(dest: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """The same as the manifest has them; the report must agree."""
+    store = Store(str(dest))
+    totals, data = store.read_json("manifest.json")["totals"], gather(store)
+    assert data.tally.to_json() == data.promised.to_json() == totals
+    assert {facts.origin: facts.scored for facts in data.origins} == totals["texts"]
+    assert {facts.origin: facts.kept for facts in data.origins if facts.kept} == totals["texts_kept"]
+    return totals["texts"], totals["texts_kept"]
+
+
+def test_books_tell_of_the_texts_that_are_in_the_shards(made: Made) -> None:
+    dedup(str(made.dest))
+    assert counts(made.dest) == in_shards(made.dest) == ({"web": 5}, {"web": 5})
+    assert "pictures with 5 captions came out" in (made.dest / "README.md").read_text()
+
+
+def test_another_rule_judges_the_texts_of_duplicates_too(made: Made, tmp_path: Path) -> None:
+    before = made.ledger()
+    dedup(str(made.dest))
+    new = tmp_path / "new"
+    # No text is of these origins: none stays, and no row of the ledger is of the old rule.
+    told = refilter(str(made.dest), str(new), origins=["synthetic"])
+    assert (told.before.texts_kept, told.after.texts_kept, told.after.kept) == ({"web": 5}, {}, 0)
+    assert told.after.noise_ratio("web") == 1
+    rows = [row for file in sorted((new / "pairs").iterdir()) for row in pq.read_table(file).to_pylist()]
+    assert [row["drop"] for row in rows].count("duplicate") == 2
+    assert not any(text["kept"] for row in rows for text in row["captions"])
+    assert [row["captions"][0]["text"] for row in rows] == [row["captions"][0]["text"] for row in before]
+    assert counts(new) == ({"web": 5}, {})
+    assert verify(Store(str(new))) == []
+
+
+def test_books_that_count_duplicates_are_no_damage_and_are_mended_by_the_same_call(made: Made, tmp_path: Path) -> None:
+    dedup(str(made.dest))
+    store = Store(str(made.dest))
+    mended = (made.dest / "manifest.json").read_bytes()
+    # As an earlier version left it.
+    for part, marker in committed(store).items():
+        older = Tally.with_duplicates(pq.read_table(made.dest / marker.ledger.name))
+        store.write_json(f"parts/{part:05d}.json", replace(marker, tally=older).to_json())
+    manifest = json.loads(mended)
+    told = {name: manifest[name] for name in ("recipe", "source", "models")}
+    write_manifest(store, **told, parts_planned=manifest["parts"], more={"dedup": manifest["dedup"]})
+    assert json.loads((made.dest / "manifest.json").read_bytes())["totals"]["texts_kept"] == {"web": 7}
+
+    assert verify(store) == []
+    data = gather(store)
+    assert data.tally == data.promised
+    assert all(finding.level is not Level.BAD for finding in findings(data))
+    assert refilter(str(made.dest), str(tmp_path / "new"), best=1).before.texts_kept == {"web": 5}
+    assert counts(tmp_path / "new") == in_shards(tmp_path / "new")
+    assert dedup(str(made.dest)).duplicates == ()
+    assert counts(made.dest) == in_shards(made.dest) == ({"web": 5}, {"web": 5})
+    assert verify(store) == []
 
 
 def test_again_it_finds_nothing_and_the_main_job_leaves_it_as_it_is(made: Made) -> None:

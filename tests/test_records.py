@@ -42,6 +42,16 @@ def test_books_balance_and_give_the_papers_noise_ratio() -> None:
     assert Tally.of(rows().slice(0, 0)) == Tally()
 
 
+def test_texts_of_a_duplicate_are_neither_kept_nor_noise() -> None:
+    twin = {"id": "x", "part": 0, "row": 4, "drop": str(Drop.DUPLICATE)}
+    twin["captions"] = [caption("web", 0.9, kept=True), caption("synthetic", 0.1, kept=False)]
+    table = records.table_of([*rows().to_pylist(), twin])
+    alone, both = Tally.of(rows()), Tally.of(table)
+    assert (both.texts, both.texts_kept) == (alone.texts, alone.texts_kept)
+    assert both.dropped["duplicate"] == 1
+    assert Tally.with_duplicates(table).texts == {"synthetic": 2, "web": 4}
+
+
 def test_texts_never_scored_are_no_noise() -> None:
     table = records.table_of([{"id": "a", "part": 0, "row": 0, "captions": [caption("web", None, kept=True)]}])
     assert Tally.of(table).noise_ratio("web") is None

@@ -6,6 +6,7 @@ shards for pictures. Knows no HTML.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from capfilt.errors import DataError, DestinationError
-from capfilt.records import LEDGER_SCHEMA, Drop, Origin, Tally
+from capfilt.records import LEDGER_SCHEMA, Origin, Tally, judged_of
 from capfilt.report.gallery import Card, Gallery, Verdict, change, shorten, thumbnail, with_pictures
 from capfilt.report.hosts import HostLoss, HostLosses
 from capfilt.report.measures import CaptionMeasures, Counts, OriginFacts
@@ -120,8 +121,8 @@ def gather(
         )
     manifest = _manifest(store)
     sums = _Sums(Gallery(min(max(gallery, 0), MAX_GALLERY), seed, sorted(markers)), seed, _itm_threshold(manifest))
-    for batch in _ledgers(store, markers):
-        sums.add(batch)
+    for part, batch in _ledgers(store, markers):
+        sums.add(part, batch)
     return _data(store, manifest, sums, markers)
 
 
@@ -130,6 +131,8 @@ class _Sums:
 
     def __init__(self, gallery: Gallery, seed: int, threshold: float | None) -> None:
         self.tally = Tally()
+        self._parts: defaultdict[int, Tally] = defaultdict(Tally)
+        self._older: defaultdict[int, Tally] = defaultdict(Tally)
         self.captions = CaptionMeasures(threshold)
         self.gallery = gallery
         self.hosts = HostLosses()
@@ -137,17 +140,24 @@ class _Sums:
         self.examples: dict[str, Pick[Example]] = {}
         self._seed = seed
 
-    def add(self, table: pa.Table) -> None:
-        self.tally += Tally.of(table)
+    def add(self, part: int, table: pa.Table) -> None:
+        tally = Tally.of(table)
+        self.tally += tally
+        self._parts[part] += tally
+        self._older[part] += Tally.with_duplicates(table)
         self.hosts.add(table)
-        drop = table.column("drop")
-        judged = pc.or_(pc.is_null(drop), pc.equal(drop, str(Drop.NO_CAPTION_KEPT)).fill_null(False))
+        judged = judged_of(table)
         reached = table.filter(judged)
         if reached.num_rows:
             self.captions.add(reached)
             self.gallery.add(reached)
             self.sizes.add(reached)
         self._add_dropped(table.filter(pc.invert(judged)))
+
+    def promised(self, markers: Mapping[int, PartMarker]) -> Tally:
+        """The sum of the markers; one that counts texts of duplicates, as they once did, is no damage."""
+        told = (self._parts[at] if one.tally == self._older[at] else one.tally for at, one in markers.items())
+        return sum(told, Tally())
 
     def _add_dropped(self, table: pa.Table) -> None:
         for row in table.select(["id", "part", "row", "url", "drop", "detail"]).to_pylist():
@@ -168,7 +178,7 @@ def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mappi
     return ReportData(
         url=store.url,
         tally=sums.tally,
-        promised=sum((marker.tally for marker in markers.values()), Tally()),
+        promised=sums.promised(markers),
         parts=len(markers),
         parts_planned=manifest.get("parts"),
         threshold=_itm_threshold(manifest) if scored else None,
@@ -208,13 +218,14 @@ def _manifest(store: Store) -> dict[str, Any]:
     return {"recipe": recipe if isinstance(recipe, dict) else {}}
 
 
-def _ledgers(store: Store, markers: Mapping[int, PartMarker]) -> Iterator[pa.Table]:
+def _ledgers(store: Store, markers: Mapping[int, PartMarker]) -> Iterator[tuple[int, pa.Table]]:
+    """Each part's rows, batch by batch, with its number."""
     contents = store.read_each([marker.ledger.name for marker in markers.values()])
     for marker in markers.values():
         try:
             file = pq.ParquetFile(pa.BufferReader(next(contents)))
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                yield pa.Table.from_batches([batch]).cast(LEDGER_SCHEMA)
+                yield marker.part, pa.Table.from_batches([batch]).cast(LEDGER_SCHEMA)
         except (ValueError, KeyError, OSError) as error:
             raise DataError(
                 f"the ledger of a finished part cannot be read: {error}",
