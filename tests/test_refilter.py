@@ -241,6 +241,22 @@ def test_the_reports_comparison_is_what_refiltering_gives(world: World, tmp_path
             )
 
 
+@pytest.mark.parametrize("bound", [{"origins": ["web"]}, {"best": 1}, {"best": 1, "origins": ["human", "synthetic"]}])
+def test_the_comparison_keeps_to_the_rest_of_the_rule(world: World, tmp_path: Path, bound: dict[str, Any]) -> None:
+    origin = "human" if "human" in bound.get("origins", []) else "web"
+    dest = world.run(f"bounded-{origin}", "capfilt.threshold=0", f"source.origin={origin}")
+    new = str(tmp_path / "new")
+    refilter(str(dest), new, **bound, itm=0.1)
+    data = gather(Store(new))
+    for line in compare(data):
+        if line.threshold >= 0.1:
+            told = refilter(new, str(tmp_path / "other"), itm=line.threshold, dry_run=True).after
+            kept = {origin: told.texts_kept.get(origin, 0) for origin in line.texts}
+            assert (line.pictures, dict(line.texts)) == (told.kept, kept), line
+    page = (tmp_path / "new" / "report.html").read_text()
+    assert f"those that the rule leaves out ({data.rule.told().replace('>', '&gt;')})" in page
+
+
 def test_cut_off_it_goes_on_and_ends_with_the_same_bytes(done: Path, tmp_path: Path) -> None:
     class DiedError(Exception):
         pass

@@ -126,10 +126,14 @@ def curves(origins: Sequence[OriginFacts], best: Counts) -> list[Curve]:
     every = SCORE_BINS // STEPS
     # Human texts are kept whatever their score.
     judged = [facts for facts in origins if facts.scored and facts.origin != Origin.HUMAN]
-    noise = [(facts.origin, noise_over_thresholds(facts.scores)) for facts in judged]
+    found = [
+        Curve(name=facts.origin, values=tuple(1 - facts.kept_at(at / STEPS) / facts.scored for at in range(STEPS + 1)))
+        for facts in judged
+    ]
     if best.sum():
-        noise.append(("images", 1 - noise_over_thresholds(best)))
-    return [Curve(name=name, values=tuple(float(v) for v in values[::every])) for name, values in noise]
+        kept = 1 - noise_over_thresholds(best)[::every]
+        found.append(Curve(name="images", values=tuple(map(float, kept))))
+    return found
 
 
 def _bars(counts: Counts, labels: Sequence[str], below: Sequence[bool], *, top: int = 0) -> list[Bar]:

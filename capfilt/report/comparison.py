@@ -1,4 +1,5 @@
 """What each of a range of thresholds would keep, by origin and in pictures: from stored scores, as ``refilter`` would.
+The rest of the rule stays: whose texts may stay, and how many of a picture.
 
 Knows ``ReportData``; knows no HTML.
 """
@@ -8,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from capfilt.records import Origin
 from capfilt.report.gather import ReportData
-from capfilt.report.measures import SCORE_BINS, Counts
+from capfilt.report.measures import SCORE_BINS
 
 THRESHOLDS = (*(step / 10 for step in range(1, 10)), 0.95, 0.99)
 
@@ -30,7 +30,7 @@ class AtThreshold:
     texts: Mapping[str, int]
     """Texts kept, by origin."""
     noise: Mapping[str, float]
-    """Share of the scored texts that is removed, by origin, in [0, 1]; human texts are never removed."""
+    """Share of the scored texts that is removed, by origin, in [0, 1]; no threshold removes human texts."""
 
 
 def compare(data: ReportData) -> list[AtThreshold]:
@@ -42,11 +42,9 @@ def compare(data: ReportData) -> list[AtThreshold]:
 
 def _at(data: ReportData, threshold: float, own: float) -> AtThreshold:
     scored = [facts for facts in data.origins if facts.scored]
-    texts = {
-        facts.origin: facts.kept if facts.origin == Origin.HUMAN else _from(facts.keepable, threshold)
-        for facts in scored
-    }
-    pictures = _from(data.best, threshold)
+    # Its own threshold may have more digits than the histograms, and what came of it is known.
+    texts = {facts.origin: facts.kept if threshold == own else facts.kept_at(threshold) for facts in scored}
+    pictures = data.tally.kept if threshold == own else int(data.best[round(threshold * SCORE_BINS) :].sum())
     return AtThreshold(
         threshold=threshold,
         own=threshold == own,
@@ -55,7 +53,3 @@ def _at(data: ReportData, threshold: float, own: float) -> AtThreshold:
         texts=texts,
         noise={facts.origin: 1 - texts[facts.origin] / facts.scored for facts in scored},
     )
-
-
-def _from(scores: Counts, threshold: float) -> int:
-    return int(scores[round(threshold * SCORE_BINS) :].sum())

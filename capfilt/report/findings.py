@@ -73,7 +73,7 @@ def _losses(data: ReportData) -> Iterator[Finding]:
         )
     unfit = tally.dropped.get(Drop.NO_CAPTION_KEPT, 0)
     judged = tally.kept + unfit
-    if judged >= ENOUGH and unfit > 0.6 * judged:
+    if not data.rule.bounded and judged >= ENOUGH and unfit > 0.6 * judged:
         yield _note(
             f"The filter left {unfit / judged:.0%} of the pictures it saw without any text. Look at the texts it "
             "removed below before you trust it: it may be a filter for another kind of picture."
@@ -89,7 +89,8 @@ def _filter(data: ReportData) -> Iterator[Finding]:
     elif data.threshold is None and data.tally.kept:
         yield _note("No filter ran, so nothing was scored and every text was kept. Noise is unknown.")
     made = _of(data, Origin.SYNTHETIC)
-    if made is None or made.noise_ratio is None or made.scored < ENOUGH:
+    # Where a bound removed texts as well, the share says nothing of filter and captioner.
+    if data.rule.bounded or made is None or made.noise_ratio is None or made.scored < ENOUGH:
         return
     if made.noise_ratio <= PAPER_NOISE_SHARED:
         yield _note(

@@ -25,6 +25,7 @@ from capfilt.report.sizes import SizeFacts, Sizes
 from capfilt.report.sketches import Pick, hash64
 from capfilt.shards.marker import PartMarker, committed
 from capfilt.shards.read import samples
+from capfilt.shards.rule import Rule
 from capfilt.storage import Store
 
 BATCH_ROWS = 8192
@@ -62,6 +63,8 @@ class ReportData:
     """The recipe's threshold on P(match); None if the run had no filter, or judged by the cosine."""
     cosine_threshold: float | None
     """The recipe's threshold on the cosine, in [-1, 1]; None if it judged by P(match) or not at all."""
+    rule: Rule
+    """By which the texts were judged; that of a run without a filter has a threshold that met no score."""
     refiltered: Mapping[str, Any]
     """From which data set's scores it was judged anew (``from``) and by what rule (``rule``); empty if it was not."""
     decoding: str
@@ -120,7 +123,7 @@ def gather(
             mend="Name the DEST of a `capfilt bootstrap` run.",
         )
     manifest = _manifest(store)
-    sums = _Sums(Gallery(min(max(gallery, 0), MAX_GALLERY), seed, sorted(markers)), seed, _itm_threshold(manifest))
+    sums = _Sums(Gallery(min(max(gallery, 0), MAX_GALLERY), seed, sorted(markers)), seed, _measures(manifest))
     for part, batch in _ledgers(store, markers):
         sums.add(part, batch)
     return _data(store, manifest, sums, markers)
@@ -129,11 +132,11 @@ def gather(
 class _Sums:
     """The running sums over the ledger."""
 
-    def __init__(self, gallery: Gallery, seed: int, threshold: float | None) -> None:
+    def __init__(self, gallery: Gallery, seed: int, captions: CaptionMeasures) -> None:
         self.tally = Tally()
         self._parts: defaultdict[int, Tally] = defaultdict(Tally)
         self._older: defaultdict[int, Tally] = defaultdict(Tally)
-        self.captions = CaptionMeasures(threshold)
+        self.captions = captions
         self.gallery = gallery
         self.hosts = HostLosses()
         self.sizes = Sizes()
@@ -183,6 +186,7 @@ def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mappi
         parts_planned=manifest.get("parts"),
         threshold=_itm_threshold(manifest) if scored else None,
         cosine_threshold=float(stage.get("threshold", 0.5)) if scored and by_cosine else None,
+        rule=sums.captions.rule,
         refiltered=manifest.get("refilter") or {},
         decoding=str(stage.get("decoding", "")),
         origins=sums.captions.facts([Origin.WEB, Origin.HUMAN, Origin.SYNTHETIC]),
@@ -203,6 +207,18 @@ def _data(store: Store, manifest: Mapping[str, Any], sums: _Sums, markers: Mappi
 def _itm_threshold(manifest: Mapping[str, Any]) -> float | None:
     stage = manifest.get("recipe", {}).get("capfilt") or {}
     return None if stage.get("judge_by") == "itc" else float(stage.get("threshold", 0.5))
+
+
+def _measures(manifest: Mapping[str, Any]) -> CaptionMeasures:
+    recipe = manifest.get("recipe", {})
+    stage, again, sink = (recipe.get(name) or {} for name in ("capfilt", "refilter", "sink"))
+    rule = Rule(
+        threshold=float(stage.get("threshold", 0.5)),
+        judge_by="itc" if stage.get("judge_by") == "itc" else "itm",
+        best=again.get("best"),
+        origins=tuple(again.get("origins", map(str, Origin))),
+    )
+    return CaptionMeasures(rule, forgetful=not sink.get("keep_rejected_text", True))
 
 
 def _manifest(store: Store) -> dict[str, Any]:

@@ -14,8 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from capfilt.captions import clean
 from capfilt.records import Origin, scored_of
 from capfilt.report.sketches import Distinct, Frequent
+from capfilt.shards.rule import Rule
 
 SCORE_BINS = 1000
 """Score histograms have this many equal bins over [0, 1]; every threshold of three digits is a border."""
@@ -44,7 +46,12 @@ class OriginFacts:
     scores: Counts
     """Captions by ITM score, ``SCORE_BINS`` bins over [0, 1]."""
     keepable: Counts
-    """The same without those that were not kept though their score sufficed: without words, or one too many."""
+    """The same without those that the rule keeps at no threshold (of other origins, without words, one too many) and
+    without human texts, whose score decides nothing."""
+    steady: int
+    """Human texts that the rule keeps at each threshold."""
+    freed: Counts
+    """Human texts that better ones crowd out (``best``), by the score up to which they do; ``SCORE_BINS`` bins."""
     lengths: Counts
     """Captions by length in words, ``LENGTH_BINS`` bins; the last holds all longer ones."""
     words: int
@@ -67,6 +74,15 @@ class OriginFacts:
         """The share of scored captions that the filter removed, in [0, 1]; None if none was scored."""
         return self.removed / self.scored if self.scored else None
 
+    def kept_at(self, threshold: float) -> int:
+        """Texts that the rule would keep with another threshold, in [0, 1]; it is read to three digits."""
+        at = round(threshold * SCORE_BINS)
+        return self.steady + int(self.keepable[at:].sum() + self.freed[:at].sum())
+
+    def below(self, threshold: float) -> float:
+        """The share of ITM scores below a threshold, in [0, 1]; it is read to three digits."""
+        return float(noise_over_thresholds(self.scores)[round(threshold * SCORE_BINS)])
+
     @property
     def repeated_share(self) -> float | None:
         """The share of captions that only repeat another picture's, in [0, 1]; None without captions."""
@@ -82,11 +98,12 @@ class CaptionMeasures:
     """Gathers :class:`OriginFacts` for every origin, and each picture's best score.
 
     Args:
-        threshold: the least ITM score that sufficed in the run; None if none was asked for.
+        rule: by which the texts were judged; what another threshold would keep follows it in all else.
+        forgetful: whether rejected texts have lost their words.
     """
 
-    def __init__(self, threshold: float | None = None) -> None:
-        self.threshold = threshold
+    def __init__(self, rule: Rule | None = None, *, forgetful: bool = False) -> None:
+        self.rule, self.forgetful = rule or Rule(), forgetful
         self._origins: dict[str, _OriginSum] = {}
         self.best: Counts = np.zeros(SCORE_BINS, np.int64)
         """Pictures by the best ITM score among their captions that may be kept, ``SCORE_BINS`` bins over [0, 1]; one
@@ -97,10 +114,14 @@ class CaptionMeasures:
         captions = table.column("captions").combine_chunks()
         flat = pc.list_flatten(captions)
         origins = flat.field("origin")
+        parents = pc.list_parent_indices(captions).to_numpy(zero_copy_only=False)
+        fits = _fits(flat, self.rule, forgetful=self.forgetful)
+        chances = _chances(flat, parents, fits, self.rule.best)
         for origin in pc.unique(origins).to_pylist():
-            mine = flat.filter(pc.equal(origins, origin))
-            self._origins.setdefault(origin, _OriginSum()).add(mine, keepable_scores(mine, self.threshold))
-        self.best += _score_counts(_best_scores(captions, flat, self.threshold))
+            mine = pc.equal(origins, origin)
+            at = mine.to_numpy(zero_copy_only=False)
+            self._origins.setdefault(origin, _OriginSum()).add(flat.filter(mine), chances.of(at))
+        self.best += _score_counts(_best_scores(flat, parents, fits, len(captions)))
 
     def facts(self, order: Sequence[str]) -> tuple[OriginFacts, ...]:
         """What was gathered, in the given order of origins; origins without captions are left out."""
@@ -114,12 +135,14 @@ class _OriginSum:
         self.texts = self.scored = self.kept = self.removed = 0
         self.scores: Counts = np.zeros(SCORE_BINS, np.int64)
         self.keepable: Counts = np.zeros(SCORE_BINS, np.int64)
+        self.steady = 0
+        self.freed: Counts = np.zeros(SCORE_BINS, np.int64)
         self.lengths: Counts = np.zeros(LENGTH_BINS, np.int64)
         self.words = Distinct()
         self.distinct = Distinct()
         self.frequent = Frequent()
 
-    def add(self, captions: pa.StructArray, keepable: pa.FloatArray) -> None:
+    def add(self, captions: pa.StructArray, chances: _Chances) -> None:
         scores = captions.field("itm").drop_null().to_numpy(zero_copy_only=False)
         kept, scored = captions.field("kept"), scored_of(captions)
         self.texts += len(captions)
@@ -127,7 +150,9 @@ class _OriginSum:
         self.kept += _count(kept)
         self.removed += _count(pc.and_not(scored, kept))
         self.scores += _score_counts(scores)
-        self.keepable += _score_counts(keepable.drop_null().to_numpy(zero_copy_only=False))
+        self.keepable += _score_counts(chances.keepable)
+        self.steady += int(chances.steady.sum())
+        self.freed += _score_counts(chances.freed)
         texts = pc.utf8_trim_whitespace(pc.utf8_lower(captions.field("text")))
         # A data set may have been told to forget the text of what it rejected.
         self._add_texts(texts.filter(pc.not_equal(texts, "")))
@@ -153,6 +178,8 @@ class _OriginSum:
             removed=self.removed,
             scores=self.scores,
             keepable=self.keepable,
+            steady=self.steady,
+            freed=self.freed,
             lengths=self.lengths,
             words=self.words.count(),
             words_exact=self.words.exact,
@@ -173,28 +200,93 @@ def _count(mask: pa.BooleanArray) -> int:
     return int(pc.sum(mask).as_py() or 0)
 
 
-def _score_counts(scores: npt.NDArray[np.float32]) -> Counts:
-    # In float64 a float32 just under a border would fall below it (0.7 is stored as 0.69999999); the filter
-    # compares float32 with float32, so the border's own float32 value belongs to the bin above.
-    borders = np.linspace(0, 1, SCORE_BINS + 1).astype(np.float32)
-    clean = scores[np.isfinite(scores)].astype(np.float32)
-    bins = np.clip(np.searchsorted(borders, clean, side="right") - 1, 0, SCORE_BINS - 1)
+def _score_counts(scores: npt.NDArray[np.floating[Any]]) -> Counts:
+    # As the filter and the rule compare: a stored float32 with a threshold in float64. That of 0.7 is stored as
+    # 0.69999999, which is less. Quotients, since 700 * 0.001 is not 0.7.
+    borders = np.arange(SCORE_BINS + 1) / SCORE_BINS
+    finite = scores[np.isfinite(scores)].astype(np.float64)
+    bins = np.clip(np.searchsorted(borders, finite, side="right") - 1, 0, SCORE_BINS - 1)
     return np.bincount(bins, minlength=SCORE_BINS).astype(np.int64)
 
 
-def keepable_scores(captions: pa.StructArray, threshold: float | None) -> pa.FloatArray:
-    """The ITM score of each text, null for one that no threshold would keep: not kept though its score sufficed."""
-    scores = captions.field("itm")
-    if threshold is None:
-        return scores
-    enough = pc.greater_equal(scores, threshold).fill_null(False)
-    return pc.if_else(pc.and_not(enough, captions.field("kept")), None, scores)
+@dataclass(frozen=True)
+class _Chances:
+    """At which thresholds each text of a batch is kept; arrays are as long as the texts."""
+
+    keepable: npt.NDArray[np.float64]
+    """Up to this one; NaN where at none, and for human texts."""
+    steady: npt.NDArray[np.bool_]
+    """At each; human texts only."""
+    freed: npt.NDArray[np.float64]
+    """Above this one, by which a better text falls; human texts only, NaN elsewhere."""
+
+    def of(self, at: npt.NDArray[np.bool_]) -> _Chances:
+        """Those of some texts."""
+        return _Chances(self.keepable[at], self.steady[at], self.freed[at])
 
 
-def _best_scores(captions: pa.ListArray, flat: pa.StructArray, threshold: float | None) -> npt.NDArray[np.float32]:
-    human = pc.and_(pc.equal(flat.field("origin"), str(Origin.HUMAN)), flat.field("kept"))
-    scores = pc.if_else(human, 1.0, keepable_scores(flat, threshold)).cast(pa.float32())
-    best = np.full(len(captions), -1.0, np.float32)
-    parents = pc.list_parent_indices(captions).to_numpy(zero_copy_only=False)
-    np.maximum.at(best, parents, scores.fill_null(-1.0).to_numpy(zero_copy_only=False))
+def _itm(captions: pa.StructArray) -> npt.NDArray[np.float64]:
+    """NaN where there is none."""
+    return np.asarray(captions.field("itm").cast(pa.float64()).to_numpy(zero_copy_only=False))
+
+
+def _human(captions: pa.StructArray) -> npt.NDArray[np.bool_]:
+    return np.asarray(pc.equal(captions.field("origin"), str(Origin.HUMAN)).to_numpy(zero_copy_only=False))
+
+
+def _fits(captions: pa.StructArray, rule: Rule, *, forgetful: bool) -> npt.NDArray[np.bool_]:
+    """Which texts the rule could keep at some threshold, however many others of their picture do."""
+    fits = pc.is_in(captions.field("origin"), value_set=pa.array(rule.origins, pa.string()))
+    fits = np.array(fits.to_numpy(zero_copy_only=False))
+    if not forgetful:
+        fits &= _worded(captions.field("text"))
+    if rule.best is None:
+        # Without a bound, what is not kept though it passes is no text, also where its words are gone.
+        passes = _human(captions)
+        if rule.threshold is not None and rule.judge_by == "itm":
+            passes |= _itm(captions) >= rule.threshold
+        fits &= ~passes | captions.field("kept").to_numpy(zero_copy_only=False)
+    return np.asarray(fits & (_human(captions) | np.isfinite(_itm(captions))))
+
+
+def _worded(texts: pa.StringArray) -> npt.NDArray[np.bool_]:
+    worded = np.array(pc.match_substring_regex(texts, r"[\pL\pN]").to_numpy(zero_copy_only=False))
+    # Few are left, and what is nothing to a model is for one function to say.
+    for at in np.flatnonzero(~worded):
+        worded[at] = bool(clean(texts[int(at)].as_py()))
+    return worded
+
+
+def _chances(
+    captions: pa.StructArray, parents: npt.NDArray[np.int64], fits: npt.NDArray[np.bool_], best: int | None
+) -> _Chances:
+    scores, human = _itm(captions), _human(captions)
+    keepable, freed = np.where(fits & ~human, scores, np.nan), np.full(len(scores), np.nan)
+    steady = fits & human
+    if best is None:
+        return _Chances(keepable, steady, freed)
+    # By picture and rank as the rule ranks: the highest first, of equal ones the first, those without a score last.
+    at = np.flatnonzero(fits)
+    ranks = np.where(np.isnan(scores[at]), -np.inf, scores[at])
+    at = at[np.lexsort((at, -ranks, parents[at]))]
+    owners = parents[at]
+    first = np.searchsorted(owners, owners, side="left")
+    surplus = np.arange(len(at)) - first >= best
+    # A text that a threshold leaves has all better ones beside it, so its rank is the same at each.
+    keepable[at[surplus]] = np.nan
+    for place in np.flatnonzero(surplus & human[at]):
+        # A human text stays when those before it fall: as soon as fewer are left than there is room.
+        before = at[first[place] : place]
+        room = best - int(human[before].sum())
+        steady[at[place]] = False
+        if room > 0:
+            freed[at[place]] = scores[before[~human[before]][room - 1]]
+    return _Chances(keepable, steady, freed)
+
+
+def _best_scores(
+    captions: pa.StructArray, parents: npt.NDArray[np.int64], fits: npt.NDArray[np.bool_], pictures: int
+) -> npt.NDArray[np.float64]:
+    best = np.full(pictures, -1.0)
+    np.maximum.at(best, parents[fits], np.where(_human(captions), 1.0, _itm(captions))[fits])
     return best[best >= 0]

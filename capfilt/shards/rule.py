@@ -57,6 +57,11 @@ class Rule:
             origins=tuple(again.get("origins", map(str, Origin))),
         )
 
+    @property
+    def bounded(self) -> bool:
+        """Whether more than the score decides: a bound on texts, or on whose. What is removed is not all noise then."""
+        return self.best is not None or set(self.origins) != set(Origin)
+
     def verdicts(self, captions: Sequence[Caption]) -> list[bool]:
         """Whether each text of one picture is kept."""
         fit = [self.passes(caption) and bool(clean(caption["text"])) for caption in captions]
