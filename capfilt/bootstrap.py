@@ -301,7 +301,11 @@ def _run(
         meter.ready(workers, gpus)
 
     if run.runner == "local":
-        run_local(source, left, opened, meter, run.workers or 1, ready)
+        ready(run.workers or 1)  # before torch is loaded, which is no engine
+        from capfilt.med.device import threads_kept  # noqa: PLC0415 torch, which the first part would load
+
+        with threads_kept():  # this process is the caller's
+            run_local(source, left, opened, meter, run.workers or 1)
         return
     from capfilt.flow.ray import run_ray  # noqa: PLC0415 Ray takes seconds; neither a finished DEST nor `local` needs it
 

@@ -134,6 +134,32 @@ def normalise(data: bytes, limits: ImageLimits) -> Picture | Refused:
         return Refused(Drop.BROKEN_IMAGE, f"The {kind} is damaged or cut short and cannot be decoded.")
 
 
+def normalise_decoded(image: Image.Image, limits: ImageLimits) -> Image.Image | Refused:
+    """As :func:`normalise` and :func:`decode` would give it if the picture came as a file; never raises.
+
+    A picture that a file would not keep as it is, is encoded as JPEG here too, so that both read alike. Only one that
+    is scaled down or that has left its file's format behind (by ``copy`` or ``convert``) may differ a little.
+
+    Args:
+        image: of any mode, also one that is not loaded yet; it is loaded, and otherwise left as it is.
+        limits: the bounds; ``max_bytes`` says nothing here.
+
+    Returns:
+        The RGB image, size (width, height), or the drop: TOO_MANY_PIXELS, TOO_SMALL, BAD_ASPECT or BROKEN_IMAGE.
+    """
+    refused = _too_many(image.size, limits) or _bad_shape(image.size, limits)
+    if refused is not None:
+        return refused
+    try:
+        with _quiet():
+            image.load()  # before anything is asked: a PNG may tell its EXIF last
+            return _as_if_read(image, limits)
+    except MemoryError:
+        return Refused(Drop.BROKEN_IMAGE, "The picture asks for more memory than there is.")
+    except Exception as error:  # noqa: BLE001  PIL's readers raise anything, and so do images that were closed
+        return Refused(Drop.BROKEN_IMAGE, f"The decoded picture cannot be read: {error}.")
+
+
 def decode(data: bytes) -> Image.Image:
     """The RGB image, size (width, height), of an already normalised picture.
 
@@ -182,6 +208,19 @@ def _normalise(data: bytes, kind: str, limits: ImageLimits) -> Picture | Refused
         return _encoded(small, kind, limits)
 
 
+def _as_if_read(image: Image.Image, limits: ImageLimits) -> Image.Image:
+    kind = {"MPO": "JPEG"}.get(image.format or "", image.format or "")  # PIL's name of a JPEG with more pictures in it
+    turn = _orientation(image, kind, b"", b"")
+    one = kind == "JPEG" or getattr(image, "n_frames", 1) == 1
+    # One of no known format, as from memory, is as good as one of a format that stays.
+    stays = kind not in _READERS or kind in _EXTENSIONS
+    if stays and one and _is_plain(image, turn, limits):
+        return image.convert("RGB")
+    # PIL turns these into RGB by way of the modes in which the transparency is not multiplied in.
+    plain = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode]) if image.mode in ("La", "RGBa") else image
+    return decode(_encoded(_upright(flat(_shrunk(plain, limits)), turn), kind, limits).data)
+
+
 def _too_many(size: tuple[int, int] | None, limits: ImageLimits) -> Refused | None:
     if size is None or size[0] * size[1] <= limits.max_pixels:
         return None
@@ -213,12 +252,19 @@ def _keeps(image: Image.Image, kind: str, data: bytes, turn: int, limits: ImageL
     """Whether the bytes may stay as they are, if they decode to the end."""
     return (
         kind in _EXTENSIONS
-        and image.mode in ("RGB", "L")
+        and getattr(image, "n_frames", 1) == 1
+        and not (kind == "PNG" and data[24] == 16)
+        and _is_plain(image, turn, limits)
+    )
+
+
+def _is_plain(image: Image.Image, turn: int, limits: ImageLimits) -> bool:
+    """Whether these pixels are those of the picture that is made of it."""
+    return (
+        image.mode in ("RGB", "L")
         and turn == 1
         and max(image.size) <= limits.max_side
         and "transparency" not in image.info
-        and getattr(image, "n_frames", 1) == 1
-        and not (kind == "PNG" and data[24] == 16)
         and foreign_profile(image) is None
     )
 
@@ -232,7 +278,7 @@ def _kept(image: ImageFile.ImageFile, data: bytes) -> Picture:
     return _picture(data, image, (width, height))
 
 
-def _shrunk(image: ImageFile.ImageFile, limits: ImageLimits) -> Image.Image:
+def _shrunk(image: Image.Image, limits: ImageLimits) -> Image.Image:
     """The picture with its longer side at most ``max_side``, its mode kept where resampling allows."""
     width, height = image.size
     scale = limits.max_side / max(width, height)

@@ -98,7 +98,10 @@ def preview(
     if on_rows:
         on_rows(0, total)
     pieces = source.parts(-(-total // _ROUNDS))
-    run_local(source, pieces, [FetchImages(fetch=recipe.fetch), CapFilt(capfilt=stage), keep], tell)
+    from capfilt.med.device import threads_kept  # noqa: PLC0415 torch, which the first piece would load
+
+    with threads_kept():  # this process is the caller's
+        run_local(source, pieces, [FetchImages(fetch=recipe.fetch), CapFilt(capfilt=stage), keep], tell)
     speed = _speed(drawn, finished, wall=time.perf_counter() - start)
     rule = Rule(
         threshold=None if recipe.capfilt.filter is None else recipe.capfilt.threshold,

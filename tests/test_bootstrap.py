@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from collections import Counter
 from unittest.mock import Mock
 
@@ -224,6 +225,28 @@ def test_what_a_run_that_died_at_the_end_did_not_reach_is_written(job, tmp_path)
     assert again.manifest["totals"] == manifest["totals"]
     assert (tmp_path / "out" / "report.html").exists()
     assert (tmp_path / "out" / "README.md").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_local_run_gives_torch_its_threads_back_also_when_it_fails(job, workers):
+    def enough(progress):
+        if progress.done:
+            raise KeyboardInterrupt
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        job(run=RunConfig(runner="local", workers=workers))
+        found = [torch.get_num_threads()]
+        with pytest.raises(KeyboardInterrupt):
+            job("stopped", run=RunConfig(runner="local", workers=workers), on_progress=enough)
+        found.append(torch.get_num_threads())
+        # A thread that begins later has what the process has.
+        with ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(torch.get_num_threads).result())
+    finally:
+        torch.set_num_threads(before)
+    assert found == [3, 3, 3]
 
 
 def test_another_recipe_is_refused_and_named(job, tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -49,6 +51,36 @@ def precision_of(name: str, device: str) -> torch.dtype:
     if where.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(where) >= _AMPERE else torch.float16
+
+
+class _ThreadsKept:
+    """Gives torch its threads back. The setting is the process's and not that of the work that changes it.
+
+    Where several threads are inside at once, those who come later find what the first has set: what was there before
+    the first is what all of them give back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = self._before = 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if not self._inside:
+                self._before = torch.get_num_threads()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                torch.set_num_threads(self._before)
+
+
+threads_kept = _ThreadsKept()
+"""``with threads_kept():`` what is done within may set torch's threads; afterwards they are as before, also on errors.
+"""
 
 
 @functools.cache
