@@ -7,8 +7,8 @@ import random
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
 import pyarrow as pa

@@ -142,6 +142,9 @@ def test_mistakes_are_told_as_everywhere(place):
         judge.score([b"no picture"], [["a"]])
     with pytest.raises(capfilt.CapfiltError, match="2 lists of texts for 1 pictures"):
         judge.score([place / "pictures/penguin.jpg"], [["a"], ["b"]])
+    beam = capfilt.Captioner.load("med-mini/captioner", decoding="beam", device="cpu")
+    with pytest.raises(capfilt.CapfiltError, match="beam search with 3 beams cannot give 5 captions"):
+        beam.write([place / "pictures/penguin.jpg"], captions=5)
     with pytest.raises(capfilt.CapfiltError, match="a model and its checkpoints are written to a folder"):
         capfilt.pretrain(str(place / "clean"), "s3://bucket/model")
     with pytest.raises(capfilt.CapfiltError, match="the recipe's task is pretrain, and captioner was asked for"):

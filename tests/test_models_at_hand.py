@@ -179,7 +179,7 @@ def test_what_is_no_picture_is_told_with_its_place(bad, told):
 
 
 def test_a_file_that_is_not_there_is_told_by_its_name():
-    with pytest.raises(SourceError, match="nowhere.png: there is no such file"):
+    with pytest.raises(SourceError, match=r"nowhere\.png: there is no such file"):
         Captioner(Colours()).write(["nowhere.png"])
 
 

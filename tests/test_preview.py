@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -70,6 +71,18 @@ def test_it_says_what_the_run_would_make_of_these_rows(pictures: Path, settings:
         there = rows[row["id"]]["captions"]
         assert [(c["text"], c["kept"]) for c in row["captions"]] == [(c["text"], c["kept"]) for c in there]
         assert [c["itm"] for c in row["captions"]] == pytest.approx([c["itm"] for c in there], abs=1e-4)
+
+
+def test_torch_has_its_threads_back_afterwards(pictures: Path, settings: list[str]) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads((os.cpu_count() or 1) + 1)  # a preview takes one for each core
+        preview(load(None, settings, source=str(pictures)), rows=2)
+        assert torch.get_num_threads() == (os.cpu_count() or 1) + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_page_is_self_contained_and_escapes(pictures: Path, settings: list[str]) -> None:

@@ -110,8 +110,9 @@ class Captioner:
         """Captions for each picture.
 
         Args:
-            pictures: files, URLs, encoded or decoded pictures (:data:`Picture`), also one after the other from a
-                generator. A decoded one is read as its file would be: turned by its EXIF, transparency laid on white.
+            pictures: files, URLs, encoded pictures (bytes, files open for reading bytes) or decoded ones (of PIL, uint8
+                arrays (H, W, 3) or (H, W)), also one after the other from a generator. One of PIL is read as its file
+                would be: turned by its EXIF, transparency laid on white.
             captions: so many for each, 1 to 1024; beam search gives at most as many as it has beams.
             seed: of the sampling; another one gives other captions.
             batch_size: pictures at once, 1 to 4096.
@@ -180,8 +181,9 @@ class Filter:
         """A score for each text of each picture.
 
         Args:
-            pictures: files, URLs, encoded or decoded pictures (:data:`Picture`), also one after the other from a
-                generator. A decoded one is read as its file would be: turned by its EXIF, transparency laid on white.
+            pictures: files, URLs, encoded pictures (bytes, files open for reading bytes) or decoded ones (of PIL, uint8
+                arrays (H, W, 3) or (H, W)), also one after the other from a generator. One of PIL is read as its file
+                would be: turned by its EXIF, transparency laid on white.
             texts: for each picture any number of texts.
             batch_size: pictures at once, 1 to 4096.
 
