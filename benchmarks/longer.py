@@ -5,8 +5,8 @@
     python -P benchmarks/longer.py --page
 
 DIR is what `capfilt corpora build` wrote, START the filter of the third finetuning, step 6 of `make med-mini`
-(runs/med-mini/filter-free/model); what is committed began from its float16 half, which was shipped up to commit
-2b6bfa8. From there it goes on with another seed and a learning rate that rises once more, all else as it was but this:
+(runs/med-mini/filter-free/model); what is committed began from its float16 half, which was shipped before the mean
+was. From there it goes on with another seed and a learning rate that rises once more, all else as it was but this:
 the arm `longer` (3 hours of a core) on pictures of 160 px for 128, 1,600 steps for 900; the arm `extras` (80 minutes),
 which is step 7, for 900 steps with the set extras-train too, coloured drawings of things that are no emoji, each five
 times as often as it comes, and icons and clip art half as often. Measured are START, the arm's filter, and the mean of

@@ -102,9 +102,9 @@ def wide(corpora: Path, human: tuple[str, ...], others: tuple[str, ...]) -> dict
 
 def more(corpora: Path, human: tuple[str, ...], others: tuple[str, ...], extras: tuple[str, ...]) -> dict[str, Any]:
     """The data of its fourth: each of the few extras five times an epoch, icons and clip art every second one."""
-    emoji, rest = wide(corpora, human, others)["mix"]
-    mix = (emoji, replace(rest, weight=0.5), MixConfig(shards=extras, weight=5.0))
-    return {**wide(corpora, human, others), "mix": mix}
+    given = wide(corpora, human, others)
+    emoji, rest = given["mix"]
+    return {**given, "mix": (emoji, replace(rest, weight=0.5), MixConfig(shards=extras, weight=5.0))}
 
 
 def fit_vocabulary(vocab: Path, architecture: Path) -> None:

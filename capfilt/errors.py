@@ -111,7 +111,8 @@ def require_one_of(field: str, value: object, kind: object) -> None:
     """
     words = get_args(kind)
     if value not in words:
-        raise RecipeError(f"{value!r} is unknown", where=field, mend=f"Use one of: {', '.join(map(str, words))}.")
+        near = meant(str(value), words)
+        raise RecipeError(f"{value!r} is unknown", where=field, mend=f"{near}Use one of: {', '.join(words)}.")
 
 
 def meant(wanted: str, names: Iterable[str], *, before: str = "") -> str:

@@ -270,9 +270,9 @@ def test_no_more_captions_than_beams():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"decoding": "nuclear"}, "decoding: 'nuclear' is none of nucleus, beam, greedy\nDid you mean nucleus"),
-        ({"dtype": "foo"}, "dtype: 'foo' is none of"),
-        ({"dtype": None}, "dtype: None is none of"),
+        ({"decoding": "nuclear"}, "decoding: 'nuclear' is unknown\nDid you mean nucleus"),
+        ({"dtype": "foo"}, "dtype: 'foo' is unknown"),
+        ({"dtype": None}, "dtype: None is unknown"),
         ({"beams": 0}, "beams: 0 is not within"),
         ({"beams": 1.5}, "beams: 1.5 is no whole number"),
         ({"top_p": 0}, "top_p: 0.0 is not within"),

@@ -11,26 +11,25 @@ import operator
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Self, get_args
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from PIL import Image
 
 from capfilt import images, roles
 from capfilt.catalog import model_folder
-from capfilt.errors import DataError, ModelError, RecipeError, meant, require_within
+from capfilt.errors import DataError, ModelError, RecipeError, require_one_of, require_within
 from capfilt.inputs import open_read
 from capfilt.med.device import device_of, precision_of
 from capfilt.peers.opening import open_captioner, open_filter
 from capfilt.roles import Score, Writing
+from capfilt.stages.config import Decoding, Dtype
 
 Picture = str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray[Any, Any]
 """A file or URL, an encoded picture (bytes or a file open for reading them), or a decoded one: of PIL, or uint8
 (H, W, 3) RGB or (H, W) grey."""
-Decoding = Literal["nucleus", "beam", "greedy"]
 
 _LIMITS = images.ImageLimits(min_side=1, max_aspect=1000.0)
-_DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 _TAKEN = "Give files, URLs, bytes, binary files, pictures of PIL, or uint8 arrays (H, W, 3) or (H, W)."
 
 
@@ -87,8 +86,8 @@ class Captioner:
             ModelError: there is no such model, or it is none that writes. EngineError: there is no such device.
             RecipeError: a setting is out of range.
         """
-        _require_one_of("decoding", decoding, get_args(Decoding))
-        _require_one_of("dtype", dtype, _DTYPES)
+        require_one_of("decoding", decoding, Decoding)
+        require_one_of("dtype", dtype, Dtype)
         _require_number("top_p", top_p, 1e-6, 1.0)
         _require_whole("beams", beams, 1, 64)
         _require_whole("max_length", max_length, 2, 512)
@@ -171,7 +170,7 @@ class Filter:
             ModelError: there is no such model, or it is none that scores. EngineError: there is no such device.
             RecipeError: there is no such dtype.
         """
-        _require_one_of("dtype", dtype, _DTYPES)
+        require_one_of("dtype", dtype, Dtype)
         where = device_of(device)
         return cls(open_filter(model_folder(str(model)), device=where, dtype=precision_of(dtype, where)))
 
@@ -209,15 +208,6 @@ class Filter:
             scores += _as_many(self.inner.score(some, own), [len(row) for row in own], self.inner, "scores")
         _require_rows(len(rows), seen)
         return scores
-
-
-def _require_one_of(field: str, value: object, names: Sequence[str]) -> None:
-    if value not in names:
-        raise RecipeError(
-            f"{value!r} is none of {', '.join(names)}",
-            where=field,
-            mend=f"{meant(str(value), names)}Give one of them.",
-        )
 
 
 def _require_number(field: str, value: object, low: float, high: float) -> None:

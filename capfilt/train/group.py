@@ -5,6 +5,7 @@ Knows processes; knows no model and no data.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from capfilt.med import ranks
 from capfilt.med.device import device_of
 
 _PATIENCE = timedelta(hours=2)
+_WORDS = 500
+_LINE = 12 * 3 * _WORDS + 64
+"""Bytes that three parts of so many characters take as JSON at most."""
 _LOST = ("closed by peer", "reset by peer", "Broken pipe")
 
 
@@ -115,13 +119,18 @@ def all_well(error: CapfiltError | None, device: torch.device) -> None:
     """Whether every process has done a piece of work that each does alone; without this, the others would wait.
 
     Raises:
-        CapfiltError: this process's own ``error``. TrainingError: another one's.
+        CapfiltError: this process's own ``error``. TrainingError: another one's, in its words: who watches the
+            processes may hear this one only.
     """
     failed = ranks.gathered(torch.tensor([int(error is not None)], device=device)).tolist()
+    if not any(failed):
+        return
+    words = json.dumps([part[:_WORDS] for part in (error.what, error.where, error.mend)] if error else [])
+    theirs = of_all(torch.tensor(list(words.ljust(_LINE).encode()), dtype=torch.uint8), device)[failed.index(1)]
     if error is not None:
         raise error
-    if any(failed):
-        raise TrainingError(f"process {failed.index(1)} of the run has failed", mend="Its own message says why.")
+    what, where, mend = json.loads(bytes(theirs.tolist()))
+    raise TrainingError(what, where=where, mend=mend)
 
 
 def agree(what: str, value: int, device: torch.device) -> None:

@@ -287,7 +287,7 @@ class Pairs:
         dealt = [_Share([[] for _ in self.sources], [0] * len(self.sources), f":share {i}") for i in range(shares)]
         chance = random.Random(f"{seed}:{epoch}:deal")
         for at, (source, held) in enumerate(zip(self.sources, self.by_shard, strict=True)):
-            # Of shards that hold about as many, others meet in every epoch; and no stream has the smallest share twice.
+            # Of shards that hold about as many, others meet in every epoch, and another stream has the smallest share.
             order = sorted(zip(source.urls, held, strict=True))
             chance.shuffle(order)
             order.sort(key=lambda of: -int(4 * math.log2(of[1] + 1)))

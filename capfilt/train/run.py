@@ -23,8 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from capfilt.captions import clean
-from capfilt.errors import CapfiltError, SourceError, TrainingError
-from capfilt.inputs import is_local, size_of
+from capfilt.errors import CapfiltError, TrainingError
 from capfilt.med import ranks
 from capfilt.med.device import precision_of
 from capfilt.med.encoders import Begun
@@ -32,10 +31,11 @@ from capfilt.med.model import MED
 from capfilt.med.objectives import alpha_at
 from capfilt.train import checkpoint
 from capfilt.train.begin import goes_on, model_of, task_of
-from capfilt.train.config import DataConfig, TrainConfig
+from capfilt.train.config import TrainConfig
+from capfilt.train.counting import check_size, counted, held_out_pairs, too_few
 from capfilt.train.curves import draw
 from capfilt.train.data import BatchStream, Raw, Shape, loader, plain_batches
-from capfilt.train.group import agree, all_well, joined, means, of_all, rows_of, summed, wait
+from capfilt.train.group import agree, joined, means, of_all, rows_of, wait
 from capfilt.train.log import Log, Meter, Skipped, StepReport, peak_memory_gb, skipped_in, total
 from capfilt.train.pairs import Pairs, Place
 from capfilt.train.schedule import lr_at
@@ -86,10 +86,10 @@ def _train(config: TrainConfig, device: torch.device, on_step: OnStep | None, on
     # Longer texts are cut; the model may have fewer positions than the recipe has tokens.
     tokens = min(config.data.max_tokens, model.config.text.max_positions)
     pairs = Pairs(replace(config.data, max_tokens=tokens))
-    held_out = _held_out(config, pairs.config)
+    held_out = held_out_pairs(config, pairs.config)
     pairs.check_streams(max(1, config.data.loaders))
-    found = _counted(pairs, device)
-    _check_size(found, config)
+    found = counted(pairs, device)
+    check_size(found, config)
     pairs.check_streams(max(1, config.data.loaders))
     if begun and on_start and ranks.world()[0] == 0:
         on_start(begun)
@@ -100,65 +100,6 @@ def _train(config: TrainConfig, device: torch.device, on_step: OnStep | None, on
         torch.manual_seed(config.seed + ranks.world()[0])
     held = hashlib.blake2b(repr(pairs.by_shard).encode(), digest_size=16).hexdigest()
     return _Run(config, task, device, rows, found, held, steps).go(pairs, held_out, on_step)
-
-
-def _held_out(config: TrainConfig, data: DataConfig) -> Pairs | None:
-    if not config.held_out:
-        return None
-    pairs = Pairs(replace(data, shards=config.held_out, mix=()))
-    if pairs.count() < config.batch_size // config.accumulate:
-        raise _too_few(config)
-    return pairs
-
-
-def _too_few(config: TrainConfig, what: str = "pairs") -> TrainingError:
-    return TrainingError(
-        f"fewer {what} than a batch of {config.batch_size // config.accumulate}",
-        where="held_out",
-        mend="Name more shards, or take a smaller batch.",
-    )
-
-
-def _check_size(found: int, config: TrainConfig) -> None:
-    if found < config.batch_size:
-        raise TrainingError(
-            f"{found} pairs do not fill one batch of {config.batch_size}",
-            where="batch_size",
-            mend=f"Set batch_size to {max(2, found)} or less, or train on more shards.",
-        )
-    if config.data.loaders > found:  # each takes every so many-th pair
-        raise TrainingError(
-            f"{found} pairs an epoch are too few for {config.data.loaders} loader processes",
-            where="data.loaders",
-            mend=f"Set it to {found} or less; one for each core is enough.",
-        )
-
-
-def _counted(pairs: Pairs, device: torch.device) -> int:
-    """The pairs of an epoch; each process reads its share of the shards, which must be the same to all."""
-    rank, size = ranks.world()
-    if size > 1:
-        shards = [(url, _bytes(url)) for source in pairs.sources for url in source.urls]
-        agree("the number of shards", len(shards), device)
-        agree("the bytes of the shards on their disks", sum(held for _, held in shards), device)
-        digest = hashlib.blake2b(repr(shards).encode(), digest_size=6).digest()
-        agree("the names and sizes of the shards, as a digest", int.from_bytes(digest), device)
-    mine: list[int] = []
-    error = None
-    try:
-        mine = pairs.tally(rank=rank, size=size)
-    except CapfiltError as own:
-        error = own
-    all_well(error, device)
-    return pairs.counted(summed(mine, device))
-
-
-def _bytes(url: str) -> int:
-    """Of a shard on a disk, which another machine may have a copy of that is not whole; 0 where all ask one store."""
-    try:
-        return (size_of(url) or 0) if is_local(url) else 0
-    except SourceError:
-        return -1  # gone; reading it tells
 
 
 def _per_epoch(found: int, config: TrainConfig) -> int:
@@ -317,7 +258,7 @@ class _Run:
 
     def _check(self, held_out: Pairs) -> None:
         if next(plain_batches(held_out, self.model.tokenizer, self._shape(), limit=1), None) is None:
-            raise _too_few(self.config, "pairs that can be decoded")
+            raise too_few(self.config, "pairs that can be decoded")
 
     @torch.no_grad()
     def _measure(self, held_out: Pairs, step: int, log: Log, told: list[Tracker], skipped: Skipped) -> None:
